@@ -1,0 +1,11 @@
+//! The Dialhome client for boards: no_std and without allocation, over the traits
+//! that a porter implements; and, with the feature `agent`, the same client on Linux.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "agent")]
+extern crate std;
+
+#[cfg(feature = "agent")]
+pub mod agent;
+pub mod crypto;

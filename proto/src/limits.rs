@@ -1,0 +1,48 @@
+//! Every limit of the protocol (spec/limits.md states the arithmetic and who enforces each).
+
+/// Longest ciphertext from board to gateway, in bytes.
+pub const BOARD_RECORD_MAX: usize = 1024;
+/// Least receive buffer that a board may declare: a full Offer fits. Bytes of ciphertext.
+pub const RECEIVE_BUFFER_MIN: usize = 832;
+/// Largest receive buffer that a board may declare. Bytes of ciphertext.
+pub const RECEIVE_BUFFER_MAX: usize = 16_384;
+/// Bytes that a record adds to its plaintext's ciphertext: the length.
+pub const RECORD_HEADER: usize = 2;
+/// The AEAD's tag, in bytes.
+pub const TAG: usize = 16;
+/// Bytes of a Chunk's plaintext that are not payload, at most.
+pub const CHUNK_OVERHEAD: usize = 14;
+/// Longest manifest, in bytes, signatures included.
+pub const MANIFEST_MAX: usize = 768;
+/// Longest gateways statement, in bytes, signatures included.
+pub const STATEMENT_MAX: usize = 700;
+/// Components of a board, at most.
+pub const COMPONENTS_MAX: usize = 4;
+/// Gateways in a board's list, at most.
+pub const GATEWAYS_MAX: usize = 4;
+/// Public keys in a TrustSet, at most.
+pub const TRUST_KEYS_MAX: usize = 4;
+/// Signatures in a manifest or statement, at most.
+pub const SIGNATURES_MAX: usize = 3;
+/// Longest version text and client text, in bytes.
+pub const VERSION_MAX: usize = 32;
+/// Longest name of a device or product, in bytes.
+pub const NAME_MAX: usize = 64;
+/// Longest network name, in bytes.
+pub const NETWORK_MAX: usize = 32;
+/// Longest detail of a Report, in bytes.
+pub const DETAIL_MAX: usize = 200;
+/// First messages that the gateway remembers per handle, to refuse a replay.
+pub const REPLAY_EPHEMERALS: usize = 8;
+/// Time for preamble and handshake, in milliseconds.
+pub const HANDSHAKE_MS: u64 = 30_000;
+/// Time from the handshake to Hello, in milliseconds.
+pub const HELLO_MS: u64 = 30_000;
+/// Records in one direction before a session must end.
+pub const RECORDS_MAX: u64 = 1 << 32;
+/// Age at which a session must end, in milliseconds (30 days).
+pub const SESSION_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
+/// Longest wait that a gateway may impose on a board, in seconds (24 h).
+pub const RECONNECT_S_MAX: u32 = 24 * 3600;
+/// Least and most ping interval that a board takes as advice, in seconds.
+pub const PING_S: core::ops::RangeInclusive<u32> = 60..=6 * 3600;
