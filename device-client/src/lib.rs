@@ -8,4 +8,9 @@ extern crate std;
 
 #[cfg(feature = "agent")]
 pub mod agent;
+pub mod boot;
 pub mod crypto;
+pub mod journal;
+pub mod rng;
+pub mod slot;
+pub mod transport;

@@ -1,1 +1,2 @@
+//! `dialhome-agent`: the Dialhome client on Linux.
 fn main() {}
