@@ -18,3 +18,4 @@ pub mod statement;
 pub mod time;
 pub mod trust;
 pub mod window;
+mod wire;

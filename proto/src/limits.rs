@@ -46,3 +46,27 @@ pub const SESSION_MS_MAX: u64 = 30 * 24 * 3600 * 1000;
 pub const RECONNECT_S_MAX: u32 = 24 * 3600;
 /// Least and most ping interval that a board takes as advice, in seconds.
 pub const PING_S: core::ops::RangeInclusive<u32> = 60..=6 * 3600;
+/// Minimums of components in a TrustSet, at most.
+pub const TRUST_MINIMUMS_MAX: usize = COMPONENTS_MAX;
+/// Longest encoded TrustSet, in bytes: epoch 5, threshold 1, 4 keys 1 + 4 x 32, 4 minimums 1 + 4 x (1 + 10).
+pub const TRUST_SET_LEN: usize =
+    5 + 1 + (1 + TRUST_KEYS_MAX * 32) + (1 + TRUST_MINIMUMS_MAX * (1 + 10));
+/// Devices that a manifest may be limited to, at most.
+pub const MANIFEST_DEVICES_MAX: usize = 4;
+/// Digests that an entry of a manifest may require, at most.
+pub const REQUIRES_MAX: usize = 2;
+/// Longest encoding of what a board keeps of a verified manifest, in bytes: two digests 2 x 32, component 1,
+/// version 1 + 32, size 5, counter and floor 2 x 10, trial budget 1 + 3 + 5, epoch 5.
+pub const REMEMBERED_LEN: usize = 2 * 32 + 1 + (1 + VERSION_MAX) + 5 + 2 * 10 + (1 + 3 + 5) + 5;
+/// Least length of a gateway's HOST:PORT, in bytes.
+pub const GATEWAY_MIN: usize = 3;
+/// Longest HOST:PORT of a gateway, in bytes.
+pub const GATEWAY_MAX: usize = 128;
+/// The encoding of an offered payload that is the image itself.
+pub const ENCODING_RAW: u8 = 0;
+/// Boots without confirmation that a trial image has where its manifest says 0.
+pub const TRIAL_BOOTS: u8 = 5;
+/// Failed dials, while the link is up, that a trial image has where its manifest says 0.
+pub const TRIAL_DIALS: u16 = 20;
+/// Seconds awake that a trial image has where its manifest says 0 (24 h).
+pub const TRIAL_AWAKE_S: u32 = 24 * 3600;

@@ -1,0 +1,254 @@
+//! A board's decision on an offered manifest, in the order of spec/protocol.md section 6.4.
+
+use heapless::String;
+
+use super::{Entry, Manifest, TrialBudget};
+use crate::code::Reason;
+use crate::id::Digest;
+use crate::limits::{ENCODING_RAW, REMEMBERED_LEN, VERSION_MAX};
+use crate::trust::{SignatureVerified, TrustSet, VerifySignature};
+use crate::wire::{Reader, Writer};
+
+/// What the board knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct BoardFacts<'a> {
+    /// Its product.
+    pub product: &'a str,
+    /// Its device id.
+    pub device: &'a str,
+    /// Its hardware revision.
+    pub hardware: u16,
+    /// Whom it trusts; `None` refuses every update.
+    pub trust: Option<&'a TrustSet>,
+}
+
+/// What the board knows of one of its components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ComponentFacts {
+    /// Its number.
+    pub component: u8,
+    /// Largest image that fits, in bytes.
+    pub slot_size: u32,
+    /// SHA-256 of the image that runs; `None`: unknown.
+    pub running_digest: Option<Digest>,
+    /// Counter of the image that runs, 0: unknown.
+    pub running_counter: u64,
+    /// Lowest counter that is accepted.
+    pub floor: u64,
+}
+
+/// The unsigned half of an Offer or Resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offered {
+    /// The component that the offer is for.
+    pub component: u8,
+    /// An older counter, above the floor, is meant.
+    pub downgrade: bool,
+    /// How the payload is encoded, 0: raw.
+    pub encoding: u8,
+    /// Bytes of the payload.
+    pub payload_size: u32,
+}
+
+/// An image that the board may take, and the proof that it was signed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// What the board keeps of it.
+    pub image: Remembered,
+    /// The proof.
+    pub verified: SignatureVerified,
+}
+
+/// What a board keeps of a verified manifest: enough to take a Resume without seeing it again, to run the
+/// trial, and to state the image in Hello. 137 bytes at most in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Remembered {
+    /// SHA-256 of the manifest's body.
+    pub manifest: Digest,
+    /// The component that it is for.
+    pub component: u8,
+    /// For Hello.
+    pub version: String<VERSION_MAX>,
+    /// Bytes of the image.
+    pub size: u32,
+    /// SHA-256 of the image.
+    pub sha256: Digest,
+    /// Its place in the order of images.
+    pub counter: u64,
+    /// Lowest counter that may follow once it is confirmed.
+    pub floor: u64,
+    /// With the defaults filled in.
+    pub trial: TrialBudget,
+    /// Epoch of the TrustSet under which it was verified.
+    pub trust_epoch: u32,
+}
+
+/// Decides whether the board takes the offered image.
+///
+/// # Errors
+/// The first [`Reason`] of section 6.4 that applies: what the board states in Decline.
+pub fn check(
+    manifest: &[u8],
+    offered: &Offered,
+    board: &BoardFacts<'_>,
+    components: &[ComponentFacts],
+    verifier: &mut impl VerifySignature,
+) -> Result<Accepted, Reason> {
+    let trust = board.trust.ok_or(Reason::NO_TRUST)?;
+    let manifest = Manifest::parse(manifest).map_err(|_| Reason::BAD_MANIFEST)?;
+    let verified = trust.verify(manifest.body(), manifest.signatures(), verifier)?;
+    if manifest.product() != board.product {
+        return Err(Reason::WRONG_PRODUCT);
+    }
+    if !manifest.is_for(board.device) {
+        return Err(Reason::WRONG_DEVICE);
+    }
+    let entry = manifest
+        .entry(offered.component)
+        .ok_or(Reason::WRONG_COMPONENT)?;
+    let component = find(components, offered.component).ok_or(Reason::WRONG_COMPONENT)?;
+    if !entry.fits_hardware(board.hardware) {
+        return Err(Reason::WRONG_HARDWARE);
+    }
+    check_offer(entry.size, offered, component)?;
+    check_order(entry.counter, entry.sha256, offered, component, trust)?;
+    if !is_satisfied(&entry, components) {
+        return Err(Reason::REQUIRED_DIGEST);
+    }
+    let image = Remembered {
+        manifest: manifest.digest(),
+        component: entry.component,
+        version: String::try_from(entry.version).map_err(|_| Reason::BAD_MANIFEST)?,
+        size: entry.size,
+        sha256: entry.sha256,
+        counter: entry.counter,
+        floor: entry.floor,
+        trial: manifest.trial().or_defaults(),
+        trust_epoch: trust.epoch,
+    };
+    Ok(Accepted { image, verified })
+}
+
+/// Decides again on a Resume of a manifest that was verified before: everything that may have changed
+/// since, but neither the signatures nor what the entry required.
+///
+/// # Errors
+/// As [`check`]; [`Reason::MANIFEST_UNKNOWN`] where the TrustSet has changed since, so that the gateway
+/// sends the whole manifest and its signatures are checked under the new one.
+pub fn recheck(
+    image: Remembered,
+    offered: &Offered,
+    trust: Option<&TrustSet>,
+    components: &[ComponentFacts],
+) -> Result<Accepted, Reason> {
+    let trust = trust.ok_or(Reason::NO_TRUST)?;
+    if trust.epoch != image.trust_epoch {
+        return Err(Reason::MANIFEST_UNKNOWN);
+    }
+    if image.component != offered.component {
+        return Err(Reason::WRONG_COMPONENT);
+    }
+    let component = find(components, offered.component).ok_or(Reason::WRONG_COMPONENT)?;
+    check_offer(image.size, offered, component)?;
+    check_order(image.counter, image.sha256, offered, component, trust)?;
+    Ok(Accepted {
+        image,
+        verified: SignatureVerified::remembered(),
+    })
+}
+
+fn find(components: &[ComponentFacts], number: u8) -> Option<&ComponentFacts> {
+    components.iter().find(|facts| facts.component == number)
+}
+
+/// `too_big`, `size_mismatch`, `unknown_encoding`.
+fn check_offer(size: u32, offered: &Offered, component: &ComponentFacts) -> Result<(), Reason> {
+    if size > component.slot_size {
+        return Err(Reason::TOO_BIG);
+    }
+    if offered.encoding == ENCODING_RAW && offered.payload_size != size {
+        return Err(Reason::SIZE_MISMATCH);
+    }
+    if offered.encoding != ENCODING_RAW {
+        return Err(Reason::UNKNOWN_ENCODING);
+    }
+    Ok(())
+}
+
+/// `withdrawn`, `below_floor`, `counter_conflict`, `downgrade_not_asked`.
+fn check_order(
+    counter: u64,
+    sha256: Digest,
+    offered: &Offered,
+    component: &ComponentFacts,
+    trust: &TrustSet,
+) -> Result<(), Reason> {
+    if counter < trust.minimum(component.component) {
+        return Err(Reason::WITHDRAWN);
+    }
+    if counter < component.floor {
+        return Err(Reason::BELOW_FLOOR);
+    }
+    // An unknown digest is not an equal one.
+    if counter == component.running_counter && component.running_digest != Some(sha256) {
+        return Err(Reason::COUNTER_CONFLICT);
+    }
+    if counter < component.running_counter && !offered.downgrade {
+        return Err(Reason::DOWNGRADE_NOT_ASKED);
+    }
+    Ok(())
+}
+
+fn is_satisfied(entry: &Entry<'_>, components: &[ComponentFacts]) -> bool {
+    entry.requires().all(|required| {
+        find(components, required.component)
+            .is_some_and(|facts| facts.running_digest == Some(required.digest))
+    })
+}
+
+impl Remembered {
+    /// Reads a journal cell; `None` where it does not hold exactly one.
+    ///
+    /// What comes back counts as verified: only a cell that [`encode`](Self::encode) filled, behind the
+    /// journal's checksum, may be read so.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let image = Self {
+            manifest: Digest(*reader.array()?),
+            component: reader.take()?,
+            version: String::try_from(reader.take::<&str>()?).ok()?,
+            size: reader.take()?,
+            sha256: Digest(*reader.array()?),
+            counter: reader.take()?,
+            floor: reader.take()?,
+            trial: TrialBudget::read(&mut reader)?,
+            trust_epoch: reader.take()?,
+        };
+        reader.is_empty().then_some(image)
+    }
+
+    /// Writes a journal cell and returns the bytes used.
+    #[must_use]
+    pub fn encode(&self, out: &mut [u8; REMEMBERED_LEN]) -> usize {
+        self.write(out)
+            .expect("REMEMBERED_LEN is the longest encoding")
+    }
+
+    fn write(&self, out: &mut [u8]) -> Option<usize> {
+        let mut writer = Writer::new(out);
+        writer.bytes(&self.manifest.0)?;
+        writer.put(&self.component)?;
+        writer.put(self.version.as_str())?;
+        writer.put(&self.size)?;
+        writer.bytes(&self.sha256.0)?;
+        writer.put(&self.counter)?;
+        writer.put(&self.floor)?;
+        writer.put(&self.trial.boots)?;
+        writer.put(&self.trial.dials)?;
+        writer.put(&self.trial.awake_s)?;
+        writer.put(&self.trust_epoch)?;
+        Some(writer.len())
+    }
+}
