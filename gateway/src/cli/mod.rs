@@ -1,1 +1,3 @@
-//! cli (in work).
+//! The `dialhome` command line: a client of the admin API, and nothing else.
+
+pub mod error;
