@@ -6,6 +6,8 @@ pub const BOARD_RECORD_MAX: usize = 1024;
 pub const RECEIVE_BUFFER_MIN: usize = 832;
 /// Largest receive buffer that a board may declare. Bytes of ciphertext.
 pub const RECEIVE_BUFFER_MAX: usize = 16_384;
+/// Least window, in bytes: one chunk of the smallest board.
+pub const RECORD_WINDOW_MIN: u32 = 512;
 /// Bytes that a record adds to its plaintext's ciphertext: the length.
 pub const RECORD_HEADER: usize = 2;
 /// The AEAD's tag, in bytes.
@@ -70,3 +72,34 @@ pub const TRIAL_BOOTS: u8 = 5;
 pub const TRIAL_DIALS: u16 = 20;
 /// Seconds awake that a trial image has where its manifest says 0 (24 h).
 pub const TRIAL_AWAKE_S: u32 = 24 * 3600;
+/// Least time that a board has for an Ack, in milliseconds.
+pub const ACK_MS_MIN: u64 = 60_000;
+/// Rate at which the ack deadline lets a window travel, in bytes per second.
+pub const WINDOW_BYTES_PER_S: u64 = 2_000;
+/// Time for the board's answer to Offer, Resume, Activate and Cancel, and between
+/// two signs of life while it proves, erases or verifies, in milliseconds.
+pub const ANSWER_MS: u64 = 60_000;
+/// Time for the board's answer to Confirm, in milliseconds.
+pub const CONFIRM_MS: u64 = 120_000;
+/// Time from the board's `activating` to the end of its session, in milliseconds.
+pub const RESTART_MS: u64 = 120_000;
+/// Longest deferral that the gateway honours within a session, in seconds.
+pub const DEFER_S_MAX: u32 = 24 * 3600;
+/// Board: time between two Acks, or two Progress frames, in milliseconds.
+pub const ACK_EVERY_MS: u64 = 10_000;
+/// Board: time for Welcome after Hello, in milliseconds.
+pub const WELCOME_MS: u64 = 60_000;
+/// Board: least time for a Pong, in milliseconds.
+pub const PONG_MS_MIN: u64 = 30_000;
+/// Board: longest ping interval while an update is under way, in seconds.
+pub const PING_TRANSFER_S: u32 = 30;
+/// Board: bad read-backs of one unit before the update fails.
+pub const BAD_READ_BACKS_MAX: u8 = 3;
+/// Board: entries of the outbox.
+pub const OUTBOX_MAX: usize = 4;
+/// Board: bytes of a Report's detail that are kept in the journal.
+pub const OUTBOX_DETAIL_MAX: usize = 96;
+/// Board: attempts to activate or to revert before it gives up.
+pub const BOOT_ATTEMPTS_MAX: u8 = 3;
+/// Board: least wait after `superseded`, in milliseconds.
+pub const SUPERSEDED_MS: u64 = 10 * 60 * 1000;

@@ -1,0 +1,493 @@
+//! One update's way through one session (spec/states.md section 3).
+//!
+//! The shell drives it: board's frames, verdicts and the time go in; commands
+//! come out of [`Delivery::poll_command`]. A [`Command::Record`] must be stored
+//! durably, and [`Delivery::recorded`] called, before the next command comes out:
+//! what an operator is told is true before the board is told to act on it.
+
+use super::plan::chunk_len;
+use super::{Awaits, ChunkRange, Counters, Fault, Plan, Sending, Standing, State};
+use crate::code::{CloseCode, DigestFrom, Phase, Reason, Statement};
+use crate::frame::{
+    Accept, Ack, Activate, Cancel, Component, Confirm, DOWNGRADE, Decline, Defer, DeviceFrame, Nack, Progress, RESTART,
+    Report,
+};
+use crate::id::Digest;
+use crate::limits::{ANSWER_MS, CONFIRM_MS, DEFER_S_MAX, RESTART_MS};
+use crate::time::Millis;
+
+/// What the shell does next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Store this, then call [`Delivery::recorded`].
+    Record(Record),
+    /// Send an Offer with the manifest and these flags.
+    SendOffer {
+        /// [`DOWNGRADE`] and [`RESTART`].
+        flags: u8,
+    },
+    /// Send a Resume with these flags.
+    SendResume {
+        /// [`DOWNGRADE`].
+        flags: u8,
+    },
+    /// Compare the digest with that of the image's first bytes, then call [`Delivery::handle_prefix`].
+    CheckPrefix {
+        /// How many bytes.
+        len: u32,
+        /// What the board read back.
+        digest: Digest,
+    },
+    /// Send a Chunk of these payload bytes; more may follow at once, so batch them.
+    SendChunk(ChunkRange),
+    /// Send Activate.
+    SendActivate(Activate),
+    /// Send Cancel.
+    SendCancel(Cancel),
+    /// Send Confirm.
+    SendConfirm(Confirm),
+}
+
+/// A change of the update's record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// Where it stands now.
+    pub state: State,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Where the delivery stands: each state says what it waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// To offer (or resume): nothing was sent yet.
+    Asking { resume: bool, restart: bool },
+    /// The board's answer.
+    Offering { resume: bool, due: Millis },
+    /// The end of a deferral.
+    Deferred { until: Millis },
+    /// The shell's check of the prefix.
+    Proving { accept: Accept, asked: bool },
+    /// Acks.
+    Transferring { sending: Sending },
+    /// The board's word that the whole image is verified.
+    Verifying { due: Millis },
+    /// To activate: nothing was sent yet.
+    Staged,
+    /// The board's answer to Activate.
+    ActivateSent { due: Millis },
+    /// The end of the session: the board restarts.
+    Activating { due: Millis },
+    /// The board's verdict on itself.
+    Trial,
+    /// To confirm: nothing was sent yet.
+    Well,
+    /// The board's durable confirmation.
+    Confirming { due: Millis },
+    /// To cancel: nothing was sent yet.
+    ToCancel,
+    /// The board's answer to Cancel.
+    Canceling { due: Millis },
+    /// Nothing.
+    Ended,
+}
+
+/// The delivery of one update in one session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    plan: Plan,
+    stage: Stage,
+    record: Option<Record>,
+    counters: Counters,
+    chunk: u32,
+    unit: u32,
+    asked_at: Millis,
+    rtt_ms: u64,
+    held: bool,
+    paused: bool,
+    cancel: bool,
+    runs: bool,
+}
+
+const _: () = assert!(size_of::<Delivery>() <= 320, "the limit that spec/limits.md gives for a delivery");
+
+impl Delivery {
+    /// Starts from the board's Hello and what the record says: `counters` from
+    /// earlier sessions, `cancel` where an operator has asked for it.
+    #[must_use]
+    pub fn start(plan: Plan, component: &Component<'_>, receive_buffer: u16, counters: Counters, cancel: bool) -> Self {
+        let standing = Standing::of(&plan, component);
+        let mut delivery = Self {
+            plan,
+            stage: Stage::Ended,
+            record: None,
+            counters,
+            chunk: chunk_len(receive_buffer, component.write_unit),
+            unit: component.write_unit.max(1),
+            asked_at: Millis(0),
+            rtt_ms: 0,
+            held: false,
+            paused: false,
+            cancel,
+            runs: component.digest_from != DigestFrom::UNKNOWN && component.digest == plan.image,
+        };
+        match standing {
+            Standing::Well => delivery.enter(Stage::Well, State::Trial, Reason::NONE),
+            Standing::OnTrial => delivery.enter(Stage::Trial, State::Trial, Reason::NONE),
+            _ if cancel => delivery.enter(Stage::ToCancel, State::Canceling, Reason::NONE),
+            Standing::Claims => delivery.stage = Stage::Asking { resume: true, restart: false },
+            Standing::Unknown => delivery.stage = Stage::Asking { resume: false, restart: false },
+        }
+        delivery
+    }
+
+    /// The plan that it carries out.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes so far, earlier sessions included.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Whether nothing more will come of it in this session.
+    #[must_use]
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.stage, Stage::Ended) && self.record.is_none()
+    }
+
+    /// Holds (or lets go): nothing is offered, sent or activated meanwhile.
+    pub const fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Pauses (or goes on with) the chunks alone, when a limit on bytes is reached.
+    pub const fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// An operator asks to cancel. The board's answer decides which came first.
+    pub const fn cancel(&mut self) {
+        self.cancel = true;
+    }
+
+    /// What the delivery waits for now.
+    #[must_use]
+    pub const fn awaits(&self) -> Awaits {
+        if self.record.is_some() {
+            return Awaits::Record;
+        }
+        match &self.stage {
+            Stage::Asking { .. } | Stage::Staged if self.held => Awaits::Release,
+            Stage::Transferring { .. } if self.held => Awaits::Release,
+            Stage::Asking { .. } | Stage::Offering { .. } => Awaits::Answer,
+            Stage::Deferred { .. } => Awaits::Deferral,
+            Stage::Proving { .. } => Awaits::PrefixCheck,
+            Stage::Transferring { sending } if sending.is_shut() => Awaits::Erase,
+            Stage::Transferring { .. } => Awaits::Ack,
+            Stage::Verifying { .. } => Awaits::Verification,
+            Stage::Staged | Stage::ActivateSent { .. } => Awaits::ActivateAnswer,
+            Stage::Activating { .. } => Awaits::Restart,
+            Stage::Trial => Awaits::TrialEnd,
+            Stage::Well | Stage::Confirming { .. } => Awaits::ConfirmAnswer,
+            Stage::ToCancel | Stage::Canceling { .. } => Awaits::CancelAnswer,
+            Stage::Ended => Awaits::Nothing,
+        }
+    }
+
+    /// The name of the stage, as spec/states.md has it.
+    #[must_use]
+    pub const fn stage_name(&self) -> &'static str {
+        match self.stage {
+            Stage::Asking { .. } => "Asking",
+            Stage::Offering { .. } => "Offering",
+            Stage::Deferred { .. } => "Deferred",
+            Stage::Proving { .. } => "Proving",
+            Stage::Transferring { .. } => "Transferring",
+            Stage::Verifying { .. } => "Verifying",
+            Stage::Staged => "Staged",
+            Stage::ActivateSent { .. } => "ActivateSent",
+            Stage::Activating { .. } => "Activating",
+            Stage::Trial => "Trial",
+            Stage::Well => "Well",
+            Stage::Confirming { .. } => "Confirming",
+            Stage::ToCancel => "ToCancel",
+            Stage::Canceling { .. } => "Canceling",
+            Stage::Ended => "Ended",
+        }
+    }
+
+    /// The record asked for by [`Command::Record`] is durable.
+    pub const fn recorded(&mut self) {
+        self.record = None;
+    }
+
+    /// The next thing to do; `None` until something goes in.
+    pub fn poll_command(&mut self, now: Millis) -> Option<Command> {
+        if let Some(record) = self.record {
+            return Some(Command::Record(record));
+        }
+        if self.cancel && self.can_cancel() {
+            self.enter(Stage::ToCancel, State::Canceling, Reason::NONE);
+            return self.record.map(Command::Record);
+        }
+        match &mut self.stage {
+            Stage::Asking { resume, restart } if !self.held => {
+                let (resume, restart) = (*resume, *restart);
+                let flags = if self.plan.downgrade { DOWNGRADE } else { 0 } | if restart { RESTART } else { 0 };
+                self.asked_at = now;
+                self.enter(Stage::Offering { resume, due: now.after(ANSWER_MS) }, State::Offered, Reason::NONE);
+                Some(if resume { Command::SendResume { flags } } else { Command::SendOffer { flags } })
+            }
+            Stage::Proving { accept, asked: asked @ false } => {
+                *asked = true;
+                Some(Command::CheckPrefix { len: accept.image_offset, digest: accept.prefix })
+            }
+            Stage::Transferring { sending } if !self.held && !self.paused => {
+                sending.poll_chunk(now, &mut self.counters).map(Command::SendChunk)
+            }
+            Stage::Staged if !self.held => {
+                self.stage = Stage::ActivateSent { due: now.after(ANSWER_MS) };
+                Some(Command::SendActivate(Activate { update: self.plan.update }))
+            }
+            Stage::Well => {
+                self.stage = Stage::Confirming { due: now.after(CONFIRM_MS) };
+                Some(Command::SendConfirm(Confirm { update: self.plan.update }))
+            }
+            Stage::ToCancel => {
+                self.stage = Stage::Canceling { due: now.after(ANSWER_MS) };
+                Some(Command::SendCancel(Cancel { update: self.plan.update }))
+            }
+            _ => None,
+        }
+    }
+
+    /// The shell's verdict on [`Command::CheckPrefix`]: a wrong prefix restarts, never continues.
+    ///
+    /// # Errors
+    /// The board's Accept was not sound.
+    pub fn handle_prefix(&mut self, matches: bool, now: Millis) -> Result<(), Fault> {
+        let Stage::Proving { accept, .. } = self.stage else { return Ok(()) };
+        if !matches {
+            self.stage = Stage::Asking { resume: false, restart: true };
+            return Ok(());
+        }
+        self.counters.committed = accept.image_offset;
+        self.counters.reached = self.counters.reached.max(accept.image_offset);
+        let sending = Sending::new(&accept, self.plan.size, self.chunk, self.unit, self.rtt_ms)?;
+        self.stage = Stage::Transferring { sending };
+        self.settle_transfer(now);
+        Ok(())
+    }
+
+    /// Takes a frame of the board that is about this update or its transfer.
+    ///
+    /// # Errors
+    /// The frame breaks the protocol: close the session with the fault's code.
+    pub fn handle_frame(&mut self, frame: &DeviceFrame<'_>, now: Millis) -> Result<(), Fault> {
+        match frame {
+            DeviceFrame::Accept(accept) => self.handle_accept(accept, now),
+            DeviceFrame::Defer(defer) => self.handle_defer(defer, now),
+            DeviceFrame::Decline(decline) => self.handle_decline(decline),
+            DeviceFrame::Progress(progress) => {
+                self.handle_progress(progress, now);
+                Ok(())
+            }
+            DeviceFrame::Ack(ack) => self.handle_ack(ack, now),
+            DeviceFrame::Nack(nack) => self.handle_nack(nack, now),
+            DeviceFrame::Report(report) => {
+                self.handle_report(report, now);
+                Ok(())
+            }
+            _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub const fn deadline(&self) -> Option<Millis> {
+        match self.stage {
+            Stage::Offering { due, .. }
+            | Stage::Verifying { due }
+            | Stage::ActivateSent { due }
+            | Stage::Activating { due }
+            | Stage::Confirming { due }
+            | Stage::Canceling { due }
+            | Stage::Deferred { until: due } => Some(due),
+            Stage::Transferring { ref sending } => sending.due(),
+            _ => None,
+        }
+    }
+
+    /// Looks at the clock.
+    ///
+    /// # Errors
+    /// The board's answer is overdue: close the session with the fault's code. It never makes up an outcome.
+    pub fn handle_timeout(&mut self, now: Millis) -> Result<(), Fault> {
+        match self.deadline() {
+            Some(due) if due <= now => {}
+            _ => return Ok(()),
+        }
+        if let Stage::Deferred { .. } = self.stage {
+            self.stage = Stage::Asking { resume: false, restart: false };
+            return Ok(());
+        }
+        Err(Fault(CloseCode::ACK_OVERDUE))
+    }
+
+    fn handle_accept(&mut self, accept: &Accept, now: Millis) -> Result<(), Fault> {
+        if accept.update != self.plan.update {
+            return Ok(());
+        }
+        match self.stage {
+            Stage::Offering { .. } => {
+                if accept.image_offset > self.plan.size || accept.payload_offset != accept.image_offset {
+                    return Err(Fault(CloseCode::ACK_BEYOND_SENT));
+                }
+                self.rtt_ms = now.since(self.asked_at);
+                self.enter(Stage::Proving { accept: *accept, asked: false }, State::Accepted, Reason::NONE);
+                Ok(())
+            }
+            Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => Ok(()),
+            _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
+        }
+    }
+
+    fn handle_defer(&mut self, defer: &Defer, now: Millis) -> Result<(), Fault> {
+        if defer.update != self.plan.update {
+            return Ok(());
+        }
+        match self.stage {
+            Stage::Offering { .. } | Stage::Transferring { .. } | Stage::Verifying { .. } | Stage::ActivateSent { .. } => {
+                let until = now.after(u64::from(defer.for_s.clamp(1, DEFER_S_MAX)) * 1000);
+                self.enter(Stage::Deferred { until }, State::Deferred, defer.reason);
+                Ok(())
+            }
+            Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => Ok(()),
+            _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
+        }
+    }
+
+    fn handle_decline(&mut self, decline: &Decline) -> Result<(), Fault> {
+        if decline.update != self.plan.update {
+            return Ok(());
+        }
+        match self.stage {
+            Stage::Offering { resume: true, .. } if decline.reason == Reason::MANIFEST_UNKNOWN => {
+                self.stage = Stage::Asking { resume: false, restart: false };
+                Ok(())
+            }
+            Stage::Offering { .. } => {
+                self.enter(Stage::Ended, State::Declined, decline.reason);
+                Ok(())
+            }
+            Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => Ok(()),
+            _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
+        }
+    }
+
+    fn handle_progress(&mut self, progress: &Progress, now: Millis) {
+        if progress.update != self.plan.update {
+            return;
+        }
+        match &mut self.stage {
+            Stage::Offering { due, .. } | Stage::Verifying { due } | Stage::ActivateSent { due } => {
+                *due = now.after(ANSWER_MS);
+            }
+            Stage::Transferring { sending } => {
+                sending.handle_progress(now);
+                if progress.phase == Phase::PREPARING && sending.is_shut() {
+                    self.record = Some(Record { state: State::Preparing, reason: Reason::NONE });
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn handle_ack(&mut self, ack: &Ack, now: Millis) -> Result<(), Fault> {
+        match &mut self.stage {
+            Stage::Transferring { sending } => {
+                let was_shut = sending.is_shut();
+                sending.handle_ack(ack, now, &mut self.counters)?;
+                if was_shut || sending.is_done() {
+                    self.settle_transfer(now);
+                }
+                Ok(())
+            }
+            // Acks that were under way when the gateway asked anew, or to cancel.
+            Stage::Asking { .. } | Stage::Offering { .. } | Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => Ok(()),
+            Stage::Deferred { .. } => Ok(()),
+            _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
+        }
+    }
+
+    fn handle_nack(&mut self, nack: &Nack, now: Millis) -> Result<(), Fault> {
+        match &mut self.stage {
+            Stage::Transferring { sending } => sending.handle_nack(nack, now),
+            Stage::Asking { .. }
+            | Stage::Offering { .. }
+            | Stage::Deferred { .. }
+            | Stage::ToCancel
+            | Stage::Canceling { .. }
+            | Stage::Ended => Ok(()),
+            _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
+        }
+    }
+
+    /// A board's statement about its own state is always taken: it knows.
+    fn handle_report(&mut self, report: &Report<'_>, now: Millis) {
+        if report.update != self.plan.update {
+            return;
+        }
+        let reason = report.reason;
+        match report.state {
+            Statement::STAGED => match self.stage {
+                Stage::Ended | Stage::ToCancel | Stage::Canceling { .. } => {}
+                _ => self.enter(Stage::Staged, State::Staged, reason),
+            },
+            Statement::ACTIVATING => {
+                self.cancel = false;
+                self.enter(Stage::Activating { due: now.after(RESTART_MS) }, State::Activating, reason);
+            }
+            // A confirmation counts only beside a Hello that states the image as the running one.
+            Statement::CONFIRMED if !self.runs => self.enter(Stage::Ended, State::Reverted, Reason::WRONG_IMAGE_RUNNING),
+            Statement::CONFIRMED => self.enter(Stage::Ended, State::Confirmed, reason),
+            Statement::REVERTED => self.enter(Stage::Ended, State::Reverted, reason),
+            Statement::FAILED => self.enter(Stage::Ended, State::Failed, reason),
+            Statement::CANCELED => self.enter(Stage::Ended, State::Canceled, reason),
+            _ => {}
+        }
+    }
+
+    const fn can_cancel(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Asking { .. }
+                | Stage::Offering { .. }
+                | Stage::Deferred { .. }
+                | Stage::Proving { .. }
+                | Stage::Transferring { .. }
+                | Stage::Verifying { .. }
+                | Stage::Staged
+                | Stage::ActivateSent { .. }
+        )
+    }
+
+    fn settle_transfer(&mut self, now: Millis) {
+        let Stage::Transferring { sending } = &self.stage else { return };
+        if sending.is_done() {
+            self.enter(Stage::Verifying { due: now.after(ANSWER_MS) }, State::Verifying, Reason::NONE);
+        } else {
+            let state = if sending.is_shut() { State::Preparing } else { State::Transferring };
+            self.record = Some(Record { state, reason: Reason::NONE });
+        }
+    }
+
+    const fn enter(&mut self, stage: Stage, state: State, reason: Reason) {
+        self.stage = stage;
+        self.record = Some(Record { state, reason });
+    }
+}
