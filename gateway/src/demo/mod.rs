@@ -1,1 +1,3 @@
-//! demo (in work).
+//! `dialhome demo`: a gateway and three boards behind a hostile link, on one machine.
+
+pub mod relay;

@@ -1,0 +1,29 @@
+# Dialhome: the few commands that a person or a build machine needs.
+#
+#   make demo [IMAGE=FILE]   a gateway and three boards behind a hostile link, on this machine
+#   make test                everything: installs what the tests need, runs all of them, says what each took
+#   make check               the quick part of it: format, lints, tidiness
+#   make bench               benchmarks (cargo bench)
+#   make build               both programs, with the profile that the demo and the tests use
+
+.PHONY: all build demo test check bench clean
+
+all: build
+
+build:
+	cargo build --bins
+
+demo: build
+	@cargo run --quiet --bin dialhome -- demo $(if $(IMAGE),"$(IMAGE)")
+
+test:
+	@.ci/test all
+
+check:
+	@.ci/test quick
+
+bench:
+	cargo bench --workspace
+
+clean:
+	cargo clean
