@@ -1,1 +1,14 @@
-//! crypto (in work).
+//! The board's cryptography: portable Rust, no allocation, small enough for a
+//! Cortex-M0+ (spec/protocol.md sections 2 and 3). Randomness is always a
+//! parameter: where it comes from is the porter's business.
+
+mod aead;
+mod crc;
+mod handshake;
+mod noise;
+mod signature;
+
+pub use aead::SoftAead;
+pub use crc::{Crc32, crc32};
+pub use handshake::{HandshakeFault, Initiator};
+pub use signature::Ed25519;
