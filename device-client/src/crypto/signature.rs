@@ -1,5 +1,6 @@
 //! Ed25519 verification in portable Rust.
 
+use dialhome_proto::trust::VerifySignature;
 use ed25519_dalek::{Signature, VerifyingKey};
 
 /// Verifies by the `ed25519-dalek` crate, strictly: a scalar that is not
@@ -9,11 +10,8 @@ use ed25519_dalek::{Signature, VerifyingKey};
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Ed25519;
 
-impl Ed25519 {
-    /// Whether `signature` is a valid signature of `message` by `public_key`.
-    /// False as well for bytes that are no public key.
-    #[must_use]
-    pub fn verify(public_key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
+impl VerifySignature for Ed25519 {
+    fn verify(&mut self, public_key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
         VerifyingKey::from_bytes(public_key).is_ok_and(|key| {
             key.verify_strict(message, &Signature::from_bytes(signature))
                 .is_ok()
@@ -40,13 +38,13 @@ mod tests {
             "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da",
             "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
         ));
-        assert!(Ed25519::verify(&key, &[0x72], &signature));
-        assert!(!Ed25519::verify(&key, &[0x73], &signature));
-        assert!(!Ed25519::verify(&key, &[], &signature));
+        assert!(Ed25519.verify(&key, &[0x72], &signature));
+        assert!(!Ed25519.verify(&key, &[0x73], &signature));
+        assert!(!Ed25519.verify(&key, &[], &signature));
         for index in 0..64 {
             let mut bad = signature;
             bad[index] ^= 1;
-            assert!(!Ed25519::verify(&key, &[0x72], &bad), "byte {index}");
+            assert!(!Ed25519.verify(&key, &[0x72], &bad), "byte {index}");
         }
     }
 
@@ -58,7 +56,7 @@ mod tests {
         identity[0] = 1;
         let mut signature = [0; 64];
         signature[0] = 1;
-        assert!(!Ed25519::verify(&identity, b"any image", &signature));
+        assert!(!Ed25519.verify(&identity, b"any image", &signature));
     }
 
     /// s + L satisfies the equation too; RFC 8032 refuses it.
@@ -77,6 +75,6 @@ mod tests {
             [*byte, _] = sum.to_le_bytes();
             carry = sum >> 8;
         }
-        assert!(!Ed25519::verify(&key, &[0x72], &signature));
+        assert!(!Ed25519.verify(&key, &[0x72], &signature));
     }
 }
