@@ -1,7 +1,6 @@
 //! What happens in the demo, in order.
 
 use std::path::Path;
-use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -219,7 +218,7 @@ impl Stage {
         };
         tokio::select! {
             online = timeout(ONLINE_WITHIN, online) => Ok(online.unwrap_or(Err(overdue))?),
-            error = all_run(&mut self.agents) => Err(error.into()),
+            error = all_run(self.agents.iter_mut().chain(self.site.gateway())) => Err(error.into()),
         }
     }
 
@@ -280,7 +279,7 @@ impl Stage {
             };
             let kill_agent = tokio::select! {
                 biased;
-                error = all_run(&mut self.agents) => return Err(error.into()),
+                error = all_run(self.agents.iter_mut().chain(self.site.gateway())) => return Err(error.into()),
                 _ = relayed(AGENT_KILLED), if agent_due => true,
                 _ = relayed(GATEWAY_KILLED), if gateway_due => false,
             };
@@ -407,23 +406,24 @@ async fn push(cli: &Cli, board: &str) -> Result<String, DemoError> {
 }
 
 /// Returns when one of the processes has ended by itself.
-async fn all_run(agents: &mut [Process]) -> SiteError {
+async fn all_run<'a>(processes: impl Iterator<Item = &'a mut Process>) -> SiteError {
+    let mut processes: Vec<_> = processes.collect();
     let mut tick = interval(Duration::from_millis(200));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        for agent in &mut *agents {
-            match agent.ended() {
+        for process in &mut processes {
+            match process.ended() {
                 Ok(None) => {}
                 Ok(Some(status)) => {
                     return SiteError::Ended {
-                        name: agent.name().to_owned(),
+                        name: process.name().to_owned(),
                         status,
-                        log: agent.log().to_owned(),
-                        tail: agent.log_tail(12),
+                        log: process.log().to_owned(),
+                        tail: process.log_tail(12),
                     };
                 }
-                Err(source) => return SiteError::io(agent.name())(source),
+                Err(source) => return SiteError::io(process.name())(source),
             }
         }
     }
