@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod code;
+pub mod crc;
 pub mod device;
 pub mod frame;
 pub mod gateway;
@@ -17,5 +18,4 @@ pub mod manifest;
 pub mod statement;
 pub mod time;
 pub mod trust;
-pub mod window;
 mod wire;

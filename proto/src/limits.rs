@@ -6,6 +6,8 @@ pub const BOARD_RECORD_MAX: usize = 1024;
 pub const RECEIVE_BUFFER_MIN: usize = 832;
 /// Largest receive buffer that a board may declare. Bytes of ciphertext.
 pub const RECEIVE_BUFFER_MAX: usize = 16_384;
+/// Largest write unit of a board, in bytes: a chunk of one unit fits the least receive buffer.
+pub const WRITE_UNIT_MAX: u32 = 768;
 /// Least window, in bytes: one chunk of the smallest board.
 pub const RECORD_WINDOW_MIN: u32 = 512;
 /// Bytes that a record adds to its plaintext's ciphertext: the length.
@@ -14,6 +16,8 @@ pub const RECORD_HEADER: usize = 2;
 pub const TAG: usize = 16;
 /// Bytes of a Chunk's plaintext that are not payload, at most.
 pub const CHUNK_OVERHEAD: usize = 14;
+/// Bytes of a Chunk's ciphertext that are not payload, at most.
+pub const CHUNK_COST: u32 = 30;
 /// Longest manifest, in bytes, signatures included.
 pub const MANIFEST_MAX: usize = 768;
 /// Longest gateways statement, in bytes, signatures included.

@@ -7,12 +7,12 @@ mod session;
 mod transfer;
 
 pub use session::{
-    Bye, Claim, Close, Component, GatewaysStored, Hello, Keepalive, KeyStored, NewKey, Ping, Pong, Settled, SetGateways,
-    Trial, Unsupported, Welcome,
+    Bye, Claim, Close, Component, GatewaysStored, Hello, Keepalive, KeyStored, NewKey, Ping, Pong,
+    SetGateways, Settled, Trial, Unsupported, Welcome,
 };
 pub use transfer::{
-    ACK_NOW, Accept, Ack, Activate, Cancel, Chunk, Confirm, DOWNGRADE, Decline, Defer, Nack, Offer, Progress, RESTART,
-    Report, Resume,
+    ACK_NOW, Accept, Ack, Activate, Cancel, Chunk, Confirm, DOWNGRADE, Decline, Defer, Nack, Offer,
+    Progress, RESTART, Report, Resume,
 };
 
 /// Why a record's plaintext is not a frame.
@@ -32,7 +32,6 @@ macro_rules! direction {
     ($(#[$doc:meta])* $name:ident { $($number:literal $frame:ident $(<$life:lifetime>)?,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Debug)]
-        #[expect(clippy::large_enum_variant, reason = "a frame lives on the stack for one call; no_std has no box")]
         pub enum $name<'a> {
             $(#[doc = concat!("Frame number ", stringify!($number), ".")]
             $frame($frame $(<$life>)?),)+
@@ -90,6 +89,7 @@ macro_rules! direction {
 
 direction! {
     /// What a board sends.
+    #[expect(clippy::large_enum_variant, reason = "a frame lives on the stack for one call; without allocation there is no box")]
     DeviceFrame {
         0x01 Ping,
         0x02 Pong,
@@ -145,16 +145,32 @@ mod tests {
     #[test]
     fn decode_names_each_fault() {
         assert_eq!(DeviceFrame::decode(&[]), Err(FrameFault::Empty));
-        assert_eq!(DeviceFrame::decode(&[0x40, 0, 0]), Err(FrameFault::Unknown(0x40)));
-        assert_eq!(DeviceFrame::decode(&[0x01]), Err(FrameFault::Malformed(0x01)));
-        assert_eq!(DeviceFrame::decode(&[0x01, 7, 0]), Err(FrameFault::Malformed(0x01)), "bytes left over");
-        assert_eq!(DeviceFrame::decode(&[0x01, 7]), Ok(Ping { nonce: 7 }.into()));
+        assert_eq!(
+            DeviceFrame::decode(&[0x40, 0, 0]),
+            Err(FrameFault::Unknown(0x40))
+        );
+        assert_eq!(
+            DeviceFrame::decode(&[0x01]),
+            Err(FrameFault::Malformed(0x01))
+        );
+        assert_eq!(
+            DeviceFrame::decode(&[0x01, 7, 0]),
+            Err(FrameFault::Malformed(0x01)),
+            "bytes left over"
+        );
+        assert_eq!(
+            DeviceFrame::decode(&[0x01, 7]),
+            Ok(Ping { nonce: 7 }.into())
+        );
     }
 
     #[test]
     fn a_frame_comes_back_from_its_bytes() {
         let mut buffer = [0; 64];
-        let close = GatewayFrame::from(Close { code: CloseCode::SUPERSEDED, reconnect_after_s: 600 });
+        let close = GatewayFrame::from(Close {
+            code: CloseCode::SUPERSEDED,
+            reconnect_after_s: 600,
+        });
         let len = close.encode(&mut buffer).unwrap();
         assert_eq!(&buffer[..len], &[0x4D, 2, 0xD8, 0x04]);
         assert_eq!(GatewayFrame::decode(&buffer[..len]), Ok(close));
@@ -162,7 +178,12 @@ mod tests {
 
     #[test]
     fn encode_into_too_little_room_is_refused() {
-        let chunk = GatewayFrame::from(Chunk { offset: 0, crc: [0; 4], flags: 0, bytes: &[1; 32] });
+        let chunk = GatewayFrame::from(Chunk {
+            offset: 0,
+            crc: [0; 4],
+            flags: 0,
+            bytes: &[1; 32],
+        });
         assert_eq!(chunk.encode(&mut [0; 16]), Err(FrameFault::NoRoom));
         assert_eq!(chunk.encode(&mut []), Err(FrameFault::NoRoom));
     }

@@ -3,7 +3,8 @@
 use crate::code::{BootReason, ByeReason, CloseCode, DigestFrom, Link, Revert, SelfTest};
 use crate::id::{Digest, Handle, UpdateId, is_name};
 use crate::limits::{
-    COMPONENTS_MAX, NETWORK_MAX, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN, RECORD_WINDOW_MIN, VERSION_MAX,
+    COMPONENTS_MAX, NETWORK_MAX, RECEIVE_BUFFER_MAX, RECEIVE_BUFFER_MIN, RECORD_WINDOW_MIN,
+    VERSION_MAX, WRITE_UNIT_MAX,
 };
 use serde::{Deserialize, Serialize};
 
@@ -82,9 +83,18 @@ impl Hello<'_> {
             && self.network.len() <= NETWORK_MAX
             && (RECEIVE_BUFFER_MIN..=RECEIVE_BUFFER_MAX).contains(&buffer)
             && !self.components.is_empty()
-            && self.components.iter().enumerate().all(|(index, component)| {
-                component.is_consistent() && self.components.iter().skip(index + 1).all(|next| next.component != component.component)
-            })
+            && self
+                .components
+                .iter()
+                .enumerate()
+                .all(|(index, component)| {
+                    component.is_consistent()
+                        && self
+                            .components
+                            .iter()
+                            .skip(index + 1)
+                            .all(|next| next.component != component.component)
+                })
     }
 }
 
@@ -124,7 +134,7 @@ pub struct Component<'a> {
 impl Component<'_> {
     fn is_consistent(&self) -> bool {
         self.version.len() <= VERSION_MAX
-            && (1..=RECEIVE_BUFFER_MIN as u32 - 64).contains(&self.write_unit)
+            && (1..=WRITE_UNIT_MAX).contains(&self.write_unit)
             && self.erase_unit.is_multiple_of(self.write_unit)
             && self.erase_unit > 0
             && self.window >= RECORD_WINDOW_MIN.max(self.erase_unit)

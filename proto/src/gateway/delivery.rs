@@ -9,8 +9,8 @@ use super::plan::chunk_len;
 use super::{Awaits, ChunkRange, Counters, Fault, Plan, Sending, Standing, State};
 use crate::code::{CloseCode, DigestFrom, Phase, Reason, Statement};
 use crate::frame::{
-    Accept, Ack, Activate, Cancel, Component, Confirm, DOWNGRADE, Decline, Defer, DeviceFrame, Nack, Progress, RESTART,
-    Report,
+    Accept, Ack, Activate, Cancel, Component, Confirm, DOWNGRADE, Decline, Defer, DeviceFrame,
+    Nack, Progress, RESTART, Report,
 };
 use crate::id::Digest;
 use crate::limits::{ANSWER_MS, CONFIRM_MS, DEFER_S_MAX, RESTART_MS};
@@ -109,13 +109,22 @@ pub struct Delivery {
     runs: bool,
 }
 
-const _: () = assert!(size_of::<Delivery>() <= 320, "the limit that spec/limits.md gives for a delivery");
+const _: () = assert!(
+    size_of::<Delivery>() <= 320,
+    "the limit that spec/limits.md gives for a delivery"
+);
 
 impl Delivery {
     /// Starts from the board's Hello and what the record says: `counters` from
     /// earlier sessions, `cancel` where an operator has asked for it.
     #[must_use]
-    pub fn start(plan: Plan, component: &Component<'_>, receive_buffer: u16, counters: Counters, cancel: bool) -> Self {
+    pub fn start(
+        plan: Plan,
+        component: &Component<'_>,
+        receive_buffer: u16,
+        counters: Counters,
+        cancel: bool,
+    ) -> Self {
         let standing = Standing::of(&plan, component);
         let mut delivery = Self {
             plan,
@@ -135,8 +144,18 @@ impl Delivery {
             Standing::Well => delivery.enter(Stage::Well, State::Trial, Reason::NONE),
             Standing::OnTrial => delivery.enter(Stage::Trial, State::Trial, Reason::NONE),
             _ if cancel => delivery.enter(Stage::ToCancel, State::Canceling, Reason::NONE),
-            Standing::Claims => delivery.stage = Stage::Asking { resume: true, restart: false },
-            Standing::Unknown => delivery.stage = Stage::Asking { resume: false, restart: false },
+            Standing::Claims => {
+                delivery.stage = Stage::Asking {
+                    resume: true,
+                    restart: false,
+                }
+            }
+            Standing::Unknown => {
+                delivery.stage = Stage::Asking {
+                    resume: false,
+                    restart: false,
+                }
+            }
         }
         delivery
     }
@@ -237,29 +256,59 @@ impl Delivery {
         match &mut self.stage {
             Stage::Asking { resume, restart } if !self.held => {
                 let (resume, restart) = (*resume, *restart);
-                let flags = if self.plan.downgrade { DOWNGRADE } else { 0 } | if restart { RESTART } else { 0 };
+                let flags = if self.plan.downgrade { DOWNGRADE } else { 0 }
+                    | if restart { RESTART } else { 0 };
                 self.asked_at = now;
-                self.enter(Stage::Offering { resume, due: now.after(ANSWER_MS) }, State::Offered, Reason::NONE);
-                Some(if resume { Command::SendResume { flags } } else { Command::SendOffer { flags } })
+                self.enter(
+                    Stage::Offering {
+                        resume,
+                        due: now.after(ANSWER_MS),
+                    },
+                    State::Offered,
+                    Reason::NONE,
+                );
+                Some(if resume {
+                    Command::SendResume { flags }
+                } else {
+                    Command::SendOffer { flags }
+                })
             }
-            Stage::Proving { accept, asked: asked @ false } => {
+            Stage::Proving {
+                accept,
+                asked: asked @ false,
+            } => {
                 *asked = true;
-                Some(Command::CheckPrefix { len: accept.image_offset, digest: accept.prefix })
+                Some(Command::CheckPrefix {
+                    len: accept.image_offset,
+                    digest: accept.prefix,
+                })
             }
-            Stage::Transferring { sending } if !self.held && !self.paused => {
-                sending.poll_chunk(now, &mut self.counters).map(Command::SendChunk)
-            }
+            Stage::Transferring { sending } if !self.held && !self.paused => sending
+                .poll_chunk(now, &mut self.counters)
+                .map(Command::SendChunk),
             Stage::Staged if !self.held => {
-                self.stage = Stage::ActivateSent { due: now.after(ANSWER_MS) };
-                Some(Command::SendActivate(Activate { update: self.plan.update }))
+                self.stage = Stage::ActivateSent {
+                    due: now.after(ANSWER_MS),
+                };
+                Some(Command::SendActivate(Activate {
+                    update: self.plan.update,
+                }))
             }
             Stage::Well => {
-                self.stage = Stage::Confirming { due: now.after(CONFIRM_MS) };
-                Some(Command::SendConfirm(Confirm { update: self.plan.update }))
+                self.stage = Stage::Confirming {
+                    due: now.after(CONFIRM_MS),
+                };
+                Some(Command::SendConfirm(Confirm {
+                    update: self.plan.update,
+                }))
             }
             Stage::ToCancel => {
-                self.stage = Stage::Canceling { due: now.after(ANSWER_MS) };
-                Some(Command::SendCancel(Cancel { update: self.plan.update }))
+                self.stage = Stage::Canceling {
+                    due: now.after(ANSWER_MS),
+                };
+                Some(Command::SendCancel(Cancel {
+                    update: self.plan.update,
+                }))
             }
             _ => None,
         }
@@ -270,9 +319,14 @@ impl Delivery {
     /// # Errors
     /// The board's Accept was not sound.
     pub fn handle_prefix(&mut self, matches: bool, now: Millis) -> Result<(), Fault> {
-        let Stage::Proving { accept, .. } = self.stage else { return Ok(()) };
+        let Stage::Proving { accept, .. } = self.stage else {
+            return Ok(());
+        };
         if !matches {
-            self.stage = Stage::Asking { resume: false, restart: true };
+            self.stage = Stage::Asking {
+                resume: false,
+                restart: true,
+            };
             return Ok(());
         }
         self.counters.committed = accept.image_offset;
@@ -332,7 +386,10 @@ impl Delivery {
             _ => return Ok(()),
         }
         if let Stage::Deferred { .. } = self.stage {
-            self.stage = Stage::Asking { resume: false, restart: false };
+            self.stage = Stage::Asking {
+                resume: false,
+                restart: false,
+            };
             return Ok(());
         }
         Err(Fault(CloseCode::ACK_OVERDUE))
@@ -344,11 +401,20 @@ impl Delivery {
         }
         match self.stage {
             Stage::Offering { .. } => {
-                if accept.image_offset > self.plan.size || accept.payload_offset != accept.image_offset {
+                if accept.image_offset > self.plan.size
+                    || accept.payload_offset != accept.image_offset
+                {
                     return Err(Fault(CloseCode::ACK_BEYOND_SENT));
                 }
                 self.rtt_ms = now.since(self.asked_at);
-                self.enter(Stage::Proving { accept: *accept, asked: false }, State::Accepted, Reason::NONE);
+                self.enter(
+                    Stage::Proving {
+                        accept: *accept,
+                        asked: false,
+                    },
+                    State::Accepted,
+                    Reason::NONE,
+                );
                 Ok(())
             }
             Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => Ok(()),
@@ -361,7 +427,10 @@ impl Delivery {
             return Ok(());
         }
         match self.stage {
-            Stage::Offering { .. } | Stage::Transferring { .. } | Stage::Verifying { .. } | Stage::ActivateSent { .. } => {
+            Stage::Offering { .. }
+            | Stage::Transferring { .. }
+            | Stage::Verifying { .. }
+            | Stage::ActivateSent { .. } => {
                 let until = now.after(u64::from(defer.for_s.clamp(1, DEFER_S_MAX)) * 1000);
                 self.enter(Stage::Deferred { until }, State::Deferred, defer.reason);
                 Ok(())
@@ -377,7 +446,10 @@ impl Delivery {
         }
         match self.stage {
             Stage::Offering { resume: true, .. } if decline.reason == Reason::MANIFEST_UNKNOWN => {
-                self.stage = Stage::Asking { resume: false, restart: false };
+                self.stage = Stage::Asking {
+                    resume: false,
+                    restart: false,
+                };
                 Ok(())
             }
             Stage::Offering { .. } => {
@@ -394,13 +466,18 @@ impl Delivery {
             return;
         }
         match &mut self.stage {
-            Stage::Offering { due, .. } | Stage::Verifying { due } | Stage::ActivateSent { due } => {
+            Stage::Offering { due, .. }
+            | Stage::Verifying { due }
+            | Stage::ActivateSent { due } => {
                 *due = now.after(ANSWER_MS);
             }
             Stage::Transferring { sending } => {
                 sending.handle_progress(now);
                 if progress.phase == Phase::PREPARING && sending.is_shut() {
-                    self.record = Some(Record { state: State::Preparing, reason: Reason::NONE });
+                    self.record = Some(Record {
+                        state: State::Preparing,
+                        reason: Reason::NONE,
+                    });
                 }
             }
             _ => {}
@@ -418,7 +495,11 @@ impl Delivery {
                 Ok(())
             }
             // Acks that were under way when the gateway asked anew, or to cancel.
-            Stage::Asking { .. } | Stage::Offering { .. } | Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => Ok(()),
+            Stage::Asking { .. }
+            | Stage::Offering { .. }
+            | Stage::ToCancel
+            | Stage::Canceling { .. }
+            | Stage::Ended => Ok(()),
             Stage::Deferred { .. } => Ok(()),
             _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
         }
@@ -450,10 +531,18 @@ impl Delivery {
             },
             Statement::ACTIVATING => {
                 self.cancel = false;
-                self.enter(Stage::Activating { due: now.after(RESTART_MS) }, State::Activating, reason);
+                self.enter(
+                    Stage::Activating {
+                        due: now.after(RESTART_MS),
+                    },
+                    State::Activating,
+                    reason,
+                );
             }
             // A confirmation counts only beside a Hello that states the image as the running one.
-            Statement::CONFIRMED if !self.runs => self.enter(Stage::Ended, State::Reverted, Reason::WRONG_IMAGE_RUNNING),
+            Statement::CONFIRMED if !self.runs => {
+                self.enter(Stage::Ended, State::Reverted, Reason::WRONG_IMAGE_RUNNING)
+            }
             Statement::CONFIRMED => self.enter(Stage::Ended, State::Confirmed, reason),
             Statement::REVERTED => self.enter(Stage::Ended, State::Reverted, reason),
             Statement::FAILED => self.enter(Stage::Ended, State::Failed, reason),
@@ -477,12 +566,27 @@ impl Delivery {
     }
 
     fn settle_transfer(&mut self, now: Millis) {
-        let Stage::Transferring { sending } = &self.stage else { return };
+        let Stage::Transferring { sending } = &self.stage else {
+            return;
+        };
         if sending.is_done() {
-            self.enter(Stage::Verifying { due: now.after(ANSWER_MS) }, State::Verifying, Reason::NONE);
+            self.enter(
+                Stage::Verifying {
+                    due: now.after(ANSWER_MS),
+                },
+                State::Verifying,
+                Reason::NONE,
+            );
         } else {
-            let state = if sending.is_shut() { State::Preparing } else { State::Transferring };
-            self.record = Some(Record { state, reason: Reason::NONE });
+            let state = if sending.is_shut() {
+                State::Preparing
+            } else {
+                State::Transferring
+            };
+            self.record = Some(Record {
+                state,
+                reason: Reason::NONE,
+            });
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::code::{DigestFrom, SelfTest};
 use crate::frame::Component;
 use crate::id::{Digest, UpdateId};
-use crate::limits::{CHUNK_OVERHEAD, TAG};
+use crate::limits::CHUNK_COST;
 
 /// What is to be delivered, fixed for the delivery's life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,8 +41,13 @@ impl Standing {
     pub fn of(plan: &Plan, component: &Component<'_>) -> Self {
         match (component.trial, component.claim) {
             (Some(trial), _) if trial.update == plan.update => {
-                let runs = component.digest_from != DigestFrom::UNKNOWN && component.digest == plan.image;
-                if runs && trial.self_test == SelfTest::PASSED { Self::Well } else { Self::OnTrial }
+                let runs =
+                    component.digest_from != DigestFrom::UNKNOWN && component.digest == plan.image;
+                if runs && trial.self_test == SelfTest::PASSED {
+                    Self::Well
+                } else {
+                    Self::OnTrial
+                }
             }
             (_, Some(claim)) if claim.manifest == plan.manifest => Self::Claims,
             _ => Self::Unknown,
@@ -54,9 +59,12 @@ impl Standing {
 /// multiple of 1,024 or 256 where that fits, so that boards share chunk borders.
 #[must_use]
 pub(super) fn chunk_len(receive_buffer: u16, write_unit: u32) -> u32 {
-    let most = u32::from(receive_buffer).saturating_sub((TAG + CHUNK_OVERHEAD) as u32);
+    let most = u32::from(receive_buffer).saturating_sub(CHUNK_COST);
     let unit = write_unit.max(1);
-    let step = [1024, 256].into_iter().find(|step| step % unit == 0 && *step <= most).unwrap_or(unit);
+    let step = [1024, 256]
+        .into_iter()
+        .find(|step| step % unit == 0 && *step <= most)
+        .unwrap_or(unit);
     most / step * step
 }
 

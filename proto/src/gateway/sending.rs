@@ -50,7 +50,13 @@ impl Sending {
     ///
     /// # Errors
     /// An Accept beyond the image, or one whose two offsets disagree (raw encoding).
-    pub fn new(accept: &Accept, size: u32, chunk: u32, unit: u32, rtt_ms: u64) -> Result<Self, Fault> {
+    pub fn new(
+        accept: &Accept,
+        size: u32,
+        chunk: u32,
+        unit: u32,
+        rtt_ms: u64,
+    ) -> Result<Self, Fault> {
         if accept.image_offset > size || accept.payload_offset != accept.image_offset {
             return Err(Fault(CloseCode::ACK_BEYOND_SENT));
         }
@@ -90,14 +96,23 @@ impl Sending {
             self.due = Some(now.after(self.answer_ms));
         }
         let full = self.next == self.size || end - self.next < self.unit;
-        Some(ChunkRange { offset, len, ack_now: full })
+        Some(ChunkRange {
+            offset,
+            len,
+            ack_now: full,
+        })
     }
 
     /// Takes an Ack.
     ///
     /// # Errors
     /// An Ack beyond what was sent, below the last one, or a limit that shrinks.
-    pub fn handle_ack(&mut self, ack: &Ack, now: Millis, counters: &mut Counters) -> Result<(), Fault> {
+    pub fn handle_ack(
+        &mut self,
+        ack: &Ack,
+        now: Millis,
+        counters: &mut Counters,
+    ) -> Result<(), Fault> {
         if ack.committed > self.next {
             return Err(Fault(CloseCode::ACK_BEYOND_SENT));
         }
@@ -179,27 +194,73 @@ mod tests {
         let (mut sending, mut counters) = (sending(0, 2048, 10_000), Counters::default());
         assert_eq!(
             sending.poll_chunk(Millis(0), &mut counters),
-            Some(ChunkRange { offset: 0, len: 1024, ack_now: false })
+            Some(ChunkRange {
+                offset: 0,
+                len: 1024,
+                ack_now: false
+            })
         );
         assert_eq!(
             sending.poll_chunk(Millis(0), &mut counters),
-            Some(ChunkRange { offset: 1024, len: 1024, ack_now: true })
+            Some(ChunkRange {
+                offset: 1024,
+                len: 1024,
+                ack_now: true
+            })
         );
         assert_eq!(sending.poll_chunk(Millis(0), &mut counters), None);
-        sending.handle_ack(&Ack { committed: 1024, limit: 3072 }, Millis(1), &mut counters).unwrap();
-        assert_eq!(sending.poll_chunk(Millis(1), &mut counters).unwrap().offset, 2048);
-        assert_eq!(counters, Counters { committed: 1024, sent: 3072, resent: 0, reached: 3072 });
+        sending
+            .handle_ack(
+                &Ack {
+                    committed: 1024,
+                    limit: 3072,
+                },
+                Millis(1),
+                &mut counters,
+            )
+            .unwrap();
+        assert_eq!(
+            sending.poll_chunk(Millis(1), &mut counters).unwrap().offset,
+            2048
+        );
+        assert_eq!(
+            counters,
+            Counters {
+                committed: 1024,
+                sent: 3072,
+                resent: 0,
+                reached: 3072
+            }
+        );
     }
 
     #[test]
     fn sending_the_end_is_one_short_chunk_with_ack_now() {
         let (mut sending, mut counters) = (sending(0, 9000, 1500), Counters::default());
-        assert!(!sending.poll_chunk(Millis(0), &mut counters).unwrap().ack_now);
+        assert!(
+            !sending
+                .poll_chunk(Millis(0), &mut counters)
+                .unwrap()
+                .ack_now
+        );
         assert_eq!(
             sending.poll_chunk(Millis(0), &mut counters),
-            Some(ChunkRange { offset: 1024, len: 476, ack_now: true })
+            Some(ChunkRange {
+                offset: 1024,
+                len: 476,
+                ack_now: true
+            })
         );
-        sending.handle_ack(&Ack { committed: 1500, limit: 9000 }, Millis(5), &mut counters).unwrap();
+        sending
+            .handle_ack(
+                &Ack {
+                    committed: 1500,
+                    limit: 9000,
+                },
+                Millis(5),
+                &mut counters,
+            )
+            .unwrap();
         assert!(sending.is_done());
         assert_eq!(sending.due(), None);
     }
@@ -209,11 +270,25 @@ mod tests {
         let (mut sending, mut counters) = (sending(0, 2048, 10_000), Counters::default());
         sending.poll_chunk(Millis(0), &mut counters);
         assert_eq!(
-            sending.handle_ack(&Ack { committed: 1025, limit: 4096 }, Millis(0), &mut counters),
+            sending.handle_ack(
+                &Ack {
+                    committed: 1025,
+                    limit: 4096
+                },
+                Millis(0),
+                &mut counters
+            ),
             Err(Fault(CloseCode::ACK_BEYOND_SENT))
         );
         assert_eq!(
-            sending.handle_ack(&Ack { committed: 1024, limit: 2047 }, Millis(0), &mut counters),
+            sending.handle_ack(
+                &Ack {
+                    committed: 1024,
+                    limit: 2047
+                },
+                Millis(0),
+                &mut counters
+            ),
             Err(Fault(CloseCode::FRAME_NOT_ALLOWED))
         );
     }
@@ -222,10 +297,33 @@ mod tests {
     fn sending_nack_rewinds_never_below_an_ack_and_counts_resent_bytes() {
         let (mut sending, mut counters) = (sending(0, 4096, 10_000), Counters::default());
         while sending.poll_chunk(Millis(0), &mut counters).is_some() {}
-        sending.handle_ack(&Ack { committed: 1024, limit: 4096 }, Millis(0), &mut counters).unwrap();
-        let below = Nack { offset: 512, reason: Reason::CRC };
-        assert_eq!(sending.handle_nack(&below, Millis(0)), Err(Fault(CloseCode::ACK_BEYOND_SENT)));
-        sending.handle_nack(&Nack { offset: 2048, reason: Reason::CRC }, Millis(0)).unwrap();
+        sending
+            .handle_ack(
+                &Ack {
+                    committed: 1024,
+                    limit: 4096,
+                },
+                Millis(0),
+                &mut counters,
+            )
+            .unwrap();
+        let below = Nack {
+            offset: 512,
+            reason: Reason::CRC,
+        };
+        assert_eq!(
+            sending.handle_nack(&below, Millis(0)),
+            Err(Fault(CloseCode::ACK_BEYOND_SENT))
+        );
+        sending
+            .handle_nack(
+                &Nack {
+                    offset: 2048,
+                    reason: Reason::CRC,
+                },
+                Millis(0),
+            )
+            .unwrap();
         while sending.poll_chunk(Millis(0), &mut counters).is_some() {}
         assert_eq!((counters.sent, counters.resent), (6144, 2048));
     }
@@ -233,6 +331,9 @@ mod tests {
     #[test]
     fn the_ack_deadline_is_commit_time_and_three_round_trips_and_the_window_at_2_kb_per_s() {
         assert_eq!(answer_ms(100, 500, 2048), 60_000);
-        assert_eq!(answer_ms(5_000, 10_000, 256 * 1024), 5_000 + 30_000 + 131_072);
+        assert_eq!(
+            answer_ms(5_000, 10_000, 256 * 1024),
+            5_000 + 30_000 + 131_072
+        );
     }
 }

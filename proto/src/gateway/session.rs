@@ -50,13 +50,23 @@ pub struct Session {
     greeted: bool,
 }
 
-const _: () = assert!(size_of::<Session>() <= 192, "PROTOCOL: a session is at most 192 bytes");
+const _: () = assert!(
+    size_of::<Session>() <= 192,
+    "PROTOCOL: a session is at most 192 bytes"
+);
 
 impl Session {
     /// Starts after the handshake.
     #[must_use]
     pub const fn new(records: Records, now: Millis) -> Self {
-        Self { records, heard: now, opened: now, ping_s: 0, receive_buffer: 0, greeted: false }
+        Self {
+            records,
+            heard: now,
+            opened: now,
+            ping_s: 0,
+            receive_buffer: 0,
+            greeted: false,
+        }
     }
 
     /// Whether Hello has come: only then may anything be sent.
@@ -96,9 +106,10 @@ impl Session {
             (true, DeviceFrame::Ping(ping)) => Ok(Verdict::Pong(ping.nonce)),
             (true, DeviceFrame::Pong(pong)) => Ok(Verdict::Ponged(pong.nonce)),
             (true, DeviceFrame::Bye(_)) => Ok(Verdict::Leave),
-            (true, DeviceFrame::KeyStored(_) | DeviceFrame::GatewaysStored(_) | DeviceFrame::Report(_)) => {
-                Ok(Verdict::Statement)
-            }
+            (
+                true,
+                DeviceFrame::KeyStored(_) | DeviceFrame::GatewaysStored(_) | DeviceFrame::Report(_),
+            ) => Ok(Verdict::Statement),
             (true, DeviceFrame::Unsupported(_)) => Ok(Verdict::Ignore),
             (
                 true,
@@ -130,7 +141,11 @@ impl Session {
         }
         let age = self.opened.after(SESSION_MS_MAX);
         let life = self.heard.after(u64::from(self.ping_s.max(1)) * 1500);
-        if life < age { (life, Due::Life) } else { (age, Due::Age) }
+        if life < age {
+            (life, Due::Life)
+        } else {
+            (age, Due::Age)
+        }
     }
 
     /// Looks at the clock; `in_transfer` while a delivery has its own deadline.

@@ -72,7 +72,12 @@ impl State {
     pub const fn is_final(self) -> bool {
         matches!(
             self,
-            Self::Confirmed | Self::Reverted | Self::Declined | Self::Failed | Self::Canceled | Self::Abandoned
+            Self::Confirmed
+                | Self::Reverted
+                | Self::Declined
+                | Self::Failed
+                | Self::Canceled
+                | Self::Abandoned
         )
     }
 }

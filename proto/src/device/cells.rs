@@ -1,0 +1,319 @@
+//! What the board's journal holds, cell by cell (spec/states.md section 4).
+//!
+//! Each cell is stored whole and atomically; no two facts that must change together
+//! stand in two cells.
+
+use super::outbox::Outbox;
+use crate::code::Reason;
+use crate::id::{Digest, UpdateId};
+use crate::limits::{COMPONENTS_MAX, REMEMBERED_LEN, STATEMENT_MAX, VERSION_MAX};
+use crate::manifest::Remembered;
+use crate::trust::TrustSet;
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Longest cell, in bytes: the gateways statement.
+pub const CELL_LEN: usize = STATEMENT_MAX;
+
+/// A cell of the journal.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Cell {
+    /// [`Keys`].
+    Keys,
+    /// The TrustSet that replaces the provisioned one.
+    Trust,
+    /// The last gateways statement that was verified, as it came.
+    Gateways,
+    /// [`ImageCell`] of the component at this place of the configuration.
+    Image(u8),
+    /// [`ClaimCell`].
+    Claim,
+    /// [`TrialCell`].
+    Trial,
+    /// [`Outbox`].
+    Outbox,
+    /// 32 bytes that the random source is seeded with; the shell's.
+    Seed,
+}
+
+impl Cell {
+    /// Every cell that the machine loads at boot, and stores.
+    pub const ALL: [Self; 10] = [
+        Self::Keys,
+        Self::Trust,
+        Self::Gateways,
+        Self::Image(0),
+        Self::Image(1),
+        Self::Image(2),
+        Self::Image(3),
+        Self::Claim,
+        Self::Trial,
+        Self::Outbox,
+    ];
+
+    /// The cell's number in the journal; never used again for another.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Keys => 1,
+            Self::Seed => 2,
+            Self::Trust => 3,
+            Self::Gateways => 4,
+            Self::Image(index) => 5 + (index & 3),
+            Self::Claim => 9,
+            Self::Trial => 10,
+            Self::Outbox => 11,
+        }
+    }
+}
+
+/// Keys that replace the provisioned one.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Keys {
+    /// In force instead of the provisioned key.
+    pub current: Option<[u8; 32]>,
+    /// Sent by NewKey, not yet settled.
+    pub pending: Option<[u8; 32]>,
+}
+
+impl core::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "Keys(current: {}, pending: {})",
+            self.current.is_some(),
+            self.pending.is_some()
+        )
+    }
+}
+
+/// What is known of a component's confirmed image.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ImageCell {
+    /// Its digest; zeros: none was confirmed yet.
+    pub digest: [u8; 32],
+    /// Its size in bytes.
+    pub size: u32,
+    /// Its counter.
+    pub counter: u64,
+    /// Lowest counter that is accepted from now on.
+    pub floor: u64,
+    /// Its version text.
+    pub version: String<VERSION_MAX>,
+}
+
+/// An image that is being received, or is staged.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClaimCell {
+    /// What the verified manifest said.
+    pub image: Remembered,
+    /// Bytes committed at least.
+    pub committed: u32,
+    /// The whole image was verified.
+    pub staged: bool,
+    /// The slot was erased to the image's end.
+    pub prepared: bool,
+}
+
+/// How far the change to another image has come; each is stored before its step is taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum TrialPhase {
+    /// `activate` is called, perhaps again.
+    Activating,
+    /// `activate` returned; the board restarts.
+    Switched,
+    /// The image runs, on trial.
+    Testing,
+    /// The gateway has confirmed; the boot is made final.
+    Confirming,
+    /// The old image is put back.
+    Reverting,
+}
+
+/// An image between staged and its outcome.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TrialCell {
+    /// What the verified manifest said.
+    pub image: Remembered,
+    /// The update.
+    pub update: UpdateId,
+    /// How far it is.
+    pub phase: TrialPhase,
+    /// Boots on trial so far.
+    pub boots: u8,
+    /// Failed dials on trial so far, while the link was up.
+    pub dials: u16,
+    /// Awake time on trial so far, in seconds.
+    pub awake_s: u32,
+    /// Calls of `activate` or `revert` so far in this phase.
+    pub attempts: u8,
+    /// Why it is reverted.
+    pub reason: Reason,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ClaimTail {
+    committed: u32,
+    staged: bool,
+    prepared: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TrialTail {
+    update: UpdateId,
+    phase: TrialPhase,
+    boots: u8,
+    dials: u16,
+    awake_s: u32,
+    attempts: u8,
+    reason: Reason,
+}
+
+/// The journal's cells in memory.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Cells {
+    /// Keys that replace the provisioned one.
+    pub keys: Keys,
+    /// The TrustSet in force.
+    pub trust: Option<TrustSet>,
+    /// Epoch of the gateways statement in force; 0: the provisioned list.
+    pub gateways_epoch: u32,
+    /// Gateways in that statement.
+    pub gateways: u8,
+    /// Confirmed images, in the order of the configuration.
+    pub images: Vec<ImageCell, COMPONENTS_MAX>,
+    /// The image in the slot.
+    pub claim: Option<ClaimCell>,
+    /// The image on trial.
+    pub trial: Option<TrialCell>,
+    /// What the gateway has yet to settle.
+    pub outbox: Outbox,
+}
+
+impl Cells {
+    /// Takes a cell as the journal returned it; false where the bytes are not one,
+    /// which leaves the cell as it was.
+    pub fn load(&mut self, cell: Cell, bytes: &[u8]) -> bool {
+        self.try_load(cell, bytes).is_some()
+    }
+
+    fn try_load(&mut self, cell: Cell, bytes: &[u8]) -> Option<()> {
+        match cell {
+            Cell::Keys => self.keys = whole(bytes)?,
+            Cell::Trust => self.trust = Some(TrustSet::decode(bytes).ok()?),
+            Cell::Gateways => {
+                let statement = crate::statement::GatewaysStatement::parse(bytes).ok()?;
+                self.gateways_epoch = statement.epoch();
+                self.gateways = u8::try_from(statement.gateways().count()).ok()?;
+            }
+            Cell::Image(index) => *self.images.get_mut(usize::from(index))? = whole(bytes)?,
+            Cell::Claim => {
+                let (
+                    image,
+                    ClaimTail {
+                        committed,
+                        staged,
+                        prepared,
+                    },
+                ) = split(bytes)?;
+                self.claim = Some(ClaimCell {
+                    image,
+                    committed,
+                    staged,
+                    prepared,
+                });
+            }
+            Cell::Trial => {
+                let (image, tail): (_, TrialTail) = split(bytes)?;
+                let TrialTail {
+                    update,
+                    phase,
+                    boots,
+                    dials,
+                    awake_s,
+                    attempts,
+                    reason,
+                } = tail;
+                self.trial = Some(TrialCell {
+                    image,
+                    update,
+                    phase,
+                    boots,
+                    dials,
+                    awake_s,
+                    attempts,
+                    reason,
+                });
+            }
+            Cell::Outbox => self.outbox = whole(bytes)?,
+            Cell::Seed => return None,
+        }
+        Some(())
+    }
+
+    /// Writes a cell to `out`; `None` where the journal is to erase it.
+    pub(super) fn encode(&self, cell: Cell, out: &mut [u8; CELL_LEN]) -> Option<usize> {
+        match cell {
+            Cell::Keys => put(&self.keys, out),
+            Cell::Trust => self.trust.as_ref()?.encode(out).ok(),
+            Cell::Image(index) => put(self.images.get(usize::from(index))?, out),
+            Cell::Claim => {
+                let claim = self.claim.as_ref()?;
+                let tail = ClaimTail {
+                    committed: claim.committed,
+                    staged: claim.staged,
+                    prepared: claim.prepared,
+                };
+                join(&claim.image, &tail, out)
+            }
+            Cell::Trial => {
+                let trial = self.trial.as_ref()?;
+                let tail = TrialTail {
+                    update: trial.update,
+                    phase: trial.phase,
+                    boots: trial.boots,
+                    dials: trial.dials,
+                    awake_s: trial.awake_s,
+                    attempts: trial.attempts,
+                    reason: trial.reason,
+                };
+                join(&trial.image, &tail, out)
+            }
+            Cell::Outbox => put(&self.outbox, out),
+            Cell::Gateways | Cell::Seed => None,
+        }
+    }
+}
+
+impl ImageCell {
+    /// Whether this is the image with the digest.
+    #[must_use]
+    pub fn is(&self, digest: &Digest) -> bool {
+        self.size != 0 && self.digest == digest.0
+    }
+}
+
+fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Some(value),
+        _ => None,
+    }
+}
+
+fn put<T: Serialize>(value: &T, out: &mut [u8]) -> Option<usize> {
+    postcard::to_slice(value, out).ok().map(|used| used.len())
+}
+
+/// One byte of length, the remembered manifest, then the rest.
+fn join<T: Serialize>(image: &Remembered, tail: &T, out: &mut [u8]) -> Option<usize> {
+    let (len, rest) = out.split_first_mut()?;
+    let used = image.encode(rest.first_chunk_mut::<REMEMBERED_LEN>()?);
+    *len = u8::try_from(used).ok()?;
+    put(tail, rest.get_mut(used..)?).map(|more| 1 + used + more)
+}
+
+fn split<T: DeserializeOwned>(bytes: &[u8]) -> Option<(Remembered, T)> {
+    let (&len, rest) = bytes.split_first()?;
+    let (image, tail) = rest.split_at_checked(usize::from(len))?;
+    Some((Remembered::decode(image)?, whole(tail)?))
+}

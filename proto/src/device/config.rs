@@ -1,0 +1,98 @@
+//! What the machine is given: the porter's configuration, what runs, and passing facts.
+
+use crate::code::{BootReason, DigestFrom, Link, Revert};
+use crate::id::Digest;
+use crate::limits::VERSION_MAX;
+use heapless::String;
+
+/// What the porter's program knows before it starts, constant while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Config<'c> {
+    /// The device's id.
+    pub device: &'c str,
+    /// Its product.
+    pub product: &'c str,
+    /// Its hardware revision.
+    pub hardware: u16,
+    /// Name and version of the client program, at most 32 bytes.
+    pub client: &'c str,
+    /// Longest ciphertext that the receive buffer takes, in bytes.
+    pub receive_buffer: u16,
+    /// Bit set of allowed tasks.
+    pub tasks: u32,
+    /// Ping interval to begin with, in seconds.
+    pub ping_s: u32,
+    /// Least ping interval that the board takes as advice, in seconds: 60, less only in tests.
+    pub ping_s_min: u32,
+    /// The board sleeps and dials again after so many seconds; 0: it stays connected.
+    pub wake_s: u32,
+    /// First and longest wait between dials, in milliseconds.
+    pub backoff_ms: (u64, u64),
+    /// Gateways of the provisioned list.
+    pub gateways: u8,
+    /// The components, at most four.
+    pub components: &'c [ComponentConfig],
+}
+
+/// A component's storage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ComponentConfig {
+    /// Its number.
+    pub component: u8,
+    /// Largest image, in bytes.
+    pub slot_size: u32,
+    /// Least piece that can be written, in bytes.
+    pub write_unit: u32,
+    /// Least piece that can be erased, in bytes.
+    pub erase_unit: u32,
+    /// Most bytes under way and not committed.
+    pub window: u32,
+    /// Worst time to commit a window, in milliseconds, erase included.
+    pub commit_ms: u32,
+    /// The claim is stored once per so many committed bytes.
+    pub claim_every: u32,
+}
+
+/// What runs of a component, as the boot side found it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunningImage {
+    /// Its digest.
+    pub digest: Digest,
+    /// How that is known.
+    pub digest_from: DigestFrom,
+    /// Why it was started.
+    pub boot_reason: BootReason,
+    /// What can be done about the next image if that is bad.
+    pub revert: Revert,
+    /// Version that the image itself knows; empty: unknown.
+    pub version: String<VERSION_MAX>,
+    /// Counter that the image itself knows; 0: unknown.
+    pub counter: u64,
+}
+
+/// What the shell knows about link and board, for Hello; it may change at any time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// How the board reaches its network.
+    pub link: Link,
+    /// The network's name.
+    pub network: String<32>,
+    /// Signal in dBm; -128: unknown.
+    pub signal_dbm: i8,
+    /// Battery in percent; 255: unknown.
+    pub battery_percent: u8,
+    /// Temperature in degrees Celsius; -128: unknown.
+    pub temperature_c: i8,
+}
+
+impl Default for Facts {
+    fn default() -> Self {
+        Self {
+            link: Link::UNKNOWN,
+            network: String::new(),
+            signal_dbm: -128,
+            battery_percent: 255,
+            temperature_c: -128,
+        }
+    }
+}

@@ -1,0 +1,715 @@
+//! The machine itself: it routes; the steps are in the files beside this one.
+
+use super::cells::{CELL_LEN, Cell, Cells};
+use super::config::{Config, Facts, RunningImage};
+use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
+use super::offer::Stage;
+use super::outbox::Said;
+use super::receiving::Todo;
+use super::transmit::Out;
+use super::work::{BootAction, Work};
+use crate::code::{ByeReason, CloseCode, Reason, Refusal, SelfTest};
+use crate::frame::{Bye, GatewayFrame, Pong};
+use crate::id::{Digest, Handle, UpdateId};
+use crate::limits::{COMPONENTS_MAX, OUTBOX_DETAIL_MAX, PING_TRANSFER_S, PONG_MS_MIN, WELCOME_MS};
+use crate::link::DeviceKey;
+use crate::time::Millis;
+use heapless::{Deque, String, Vec};
+use sha2::{Digest as _, Sha256};
+
+/// Frames that may wait to be sent.
+const OUT_MAX: usize = 8;
+/// A record is taken only while so many places are free: none causes more frames.
+const OUT_ROOM: usize = 3;
+
+/// The update that the board is at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Active {
+    pub(super) update: UpdateId,
+    pub(super) place: usize,
+}
+
+/// A digest that grows with the committed prefix of the slot.
+#[derive(Clone)]
+pub(super) struct Proof {
+    pub(super) hasher: Sha256,
+    pub(super) len: u32,
+}
+
+impl Proof {
+    pub(super) fn new() -> Self {
+        Self {
+            hasher: Sha256::new(),
+            len: 0,
+        }
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        Digest(self.hasher.clone().finalize().into())
+    }
+}
+
+/// The board's machine.
+pub struct Machine<'c> {
+    pub(super) config: Config<'c>,
+    pub(super) cells: Cells,
+    pub(super) running: Vec<RunningImage, COMPONENTS_MAX>,
+    pub(super) link: LinkState,
+    pub(super) stage: Stage,
+    pub(super) active: Option<Active>,
+    pub(super) proof: Proof,
+    /// End of what was written in this boot; the slot is erased beyond it.
+    pub(super) clean_from: Option<u32>,
+    pub(super) claimed: u32,
+    pub(super) self_test: SelfTest,
+    pub(super) journal_broken: bool,
+    pub(super) trial_seen: Millis,
+    pub(super) linked: bool,
+    /// A dial failed in this boot although the link was up.
+    pub(super) trial_heard_link: bool,
+    /// What the boot side said of the failure that is being reverted.
+    pub(super) detail: String<OUTBOX_DETAIL_MAX>,
+    pub(super) progress_due: Millis,
+    pub(super) ping_s: u32,
+    pub(super) facts: Facts,
+    pub(super) backoff: Backoff,
+    pub(super) statement: (usize, usize),
+    pub(super) out: Deque<Out, OUT_MAX>,
+    pub(super) dirty: u16,
+    pub(super) work: Option<Work>,
+    pub(super) restate: usize,
+    pub(super) hello_due: bool,
+    list: GatewayList,
+    place: u8,
+    key: KeyUse,
+    pub(super) failed_dials: u32,
+    pub(super) last_close: CloseCode,
+    online_since: Millis,
+    pub(super) sent_at: Millis,
+    ping: Option<(u8, Millis)>,
+    nonce: u8,
+    rtt_ms: u64,
+}
+
+impl<'c> Machine<'c> {
+    /// Starts after a boot: `cells` from the journal (their `images` as long as the
+    /// configuration's components), `running` what runs, in the same order; `seed`
+    /// spreads the waits between dials.
+    #[must_use]
+    pub fn new(
+        config: Config<'c>,
+        mut cells: Cells,
+        running: Vec<RunningImage, COMPONENTS_MAX>,
+        seed: u64,
+        now: Millis,
+    ) -> Self {
+        while cells.images.len() < config.components.len()
+            && cells.images.push(Default::default()).is_ok()
+        {}
+        let claimed = cells.claim.as_ref().map_or(0, |claim| claim.committed);
+        let list = if cells.gateways > 0 {
+            GatewayList::Stored
+        } else {
+            GatewayList::Provisioned
+        };
+        let key = if cells.keys.pending.is_some() {
+            KeyUse::Pending
+        } else {
+            KeyUse::Current
+        };
+        let mut machine = Self {
+            config,
+            cells,
+            running,
+            link: LinkState::Down { retry_at: now },
+            stage: Stage::Idle,
+            active: None,
+            proof: Proof::new(),
+            clean_from: None,
+            claimed,
+            self_test: SelfTest::NOT_RUN,
+            journal_broken: false,
+            trial_seen: now,
+            linked: false,
+            trial_heard_link: false,
+            detail: String::new(),
+            progress_due: now,
+            ping_s: config.ping_s,
+            facts: Facts::default(),
+            backoff: Backoff::new(config.backoff_ms.0, config.backoff_ms.1, seed),
+            statement: (0, 0),
+            out: Deque::new(),
+            dirty: 0,
+            work: None,
+            restate: 0,
+            hello_due: false,
+            list,
+            place: 0,
+            key,
+            failed_dials: 0,
+            last_close: CloseCode::UNKNOWN,
+            online_since: now,
+            sent_at: now,
+            ping: None,
+            nonce: 0,
+            rtt_ms: 0,
+        };
+        machine.resume_trial(now);
+        machine
+    }
+
+    /// What the journal holds, as the machine knows it.
+    #[must_use]
+    pub const fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
+    /// Facts for the next Hello.
+    pub const fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
+    /// Where the link stands.
+    #[must_use]
+    pub const fn link_state(&self) -> &LinkState {
+        &self.link
+    }
+
+    /// The name of the stage that the update is in, as spec/states.md has it.
+    #[must_use]
+    pub const fn stage_name(&self) -> &'static str {
+        self.stage.name()
+    }
+
+    /// Whether an update is under way: from its Offer to its outcome.
+    #[must_use]
+    pub const fn is_updating(&self) -> bool {
+        !matches!(self.stage, Stage::Idle)
+    }
+
+    /// The size that the running image of a component should have, where the journal
+    /// knows it: for a board that hashes its slot and does not know where the image ends.
+    #[must_use]
+    pub fn known_size(cells: &Cells, place: usize) -> Option<u32> {
+        cells
+            .images
+            .get(place)
+            .map(|image| image.size)
+            .filter(|size| *size > 0)
+    }
+
+    /// Writes a cell as the journal is to hold it and returns its length in bytes;
+    /// `None`: the journal erases it. `plaintext` is the record that is still in the buffer.
+    #[must_use]
+    pub fn cell(&self, cell: Cell, plaintext: &[u8], out: &mut [u8; CELL_LEN]) -> Option<usize> {
+        if cell == Cell::Gateways {
+            let statement = plaintext.get(self.statement.0..self.statement.1)?;
+            out.get_mut(..statement.len())?.copy_from_slice(statement);
+            return Some(statement.len());
+        }
+        self.cells.encode(cell, out)
+    }
+
+    /// Whether the next record may be handed in.
+    #[must_use]
+    pub fn wants_record(&self) -> bool {
+        matches!(self.link, LinkState::Greeting { .. } | LinkState::Online)
+            && self.work.is_none()
+            && self.dirty == 0
+            && OUT_MAX - self.out.len() >= OUT_ROOM
+            && self.stage.is_idle_for_records()
+    }
+
+    /// Takes the plaintext of a record. It must stay in its buffer until
+    /// [`Self::wants_record`] again: work that follows points into it.
+    pub fn handle_record(&mut self, plaintext: &[u8], now: Millis) {
+        if !matches!(self.link, LinkState::Greeting { .. } | LinkState::Online) {
+            return;
+        }
+        match GatewayFrame::decode(plaintext) {
+            Ok(frame) => self.handle_frame(&frame, plaintext.len(), now),
+            Err(crate::frame::FrameFault::Unknown(number)) => self.send(Out::Unsupported(number)),
+            Err(_) => self.leave(ByeReason::PROTOCOL_ERROR),
+        }
+    }
+
+    fn handle_frame(&mut self, frame: &GatewayFrame<'_>, plaintext_len: usize, now: Millis) {
+        match (self.link, frame) {
+            (_, GatewayFrame::Close(close)) => {
+                self.last_close = close.code;
+                let wait = self
+                    .backoff
+                    .after_close(close.code, close.reconnect_after_s);
+                self.leave_for(wait);
+            }
+            (LinkState::Greeting { .. }, GatewayFrame::Welcome(welcome)) => {
+                self.link = LinkState::Online;
+                self.linked = true;
+                self.online_since = now;
+                self.failed_dials = 0;
+                self.advise_ping(welcome.ping_s);
+            }
+            (LinkState::Online, frame) => self.handle_online_frame(frame, plaintext_len, now),
+            _ => self.leave(ByeReason::PROTOCOL_ERROR),
+        }
+    }
+
+    fn handle_online_frame(&mut self, frame: &GatewayFrame<'_>, plaintext_len: usize, now: Millis) {
+        match frame {
+            GatewayFrame::Ping(ping) => self.send(Out::Pong(ping.nonce)),
+            GatewayFrame::Pong(pong) => self.handle_pong(pong, now),
+            GatewayFrame::Keepalive(advice) => self.advise_ping(advice.ping_s),
+            GatewayFrame::Settled(settled) => self.handle_settled(settled.sequence),
+            GatewayFrame::NewKey(new) => self.handle_new_key(new.key),
+            GatewayFrame::SetGateways(set) => {
+                self.statement = (plaintext_len - set.statement.len(), plaintext_len);
+                self.stage.check_gateways();
+            }
+            GatewayFrame::Offer(offer) => self.handle_offer(offer, now),
+            GatewayFrame::Resume(resume) => self.handle_resume(resume, now),
+            GatewayFrame::Chunk(chunk) => self.handle_chunk(chunk, now),
+            GatewayFrame::Activate(activate) => self.handle_activate(activate.update),
+            GatewayFrame::Cancel(cancel) => self.handle_cancel(cancel.update),
+            GatewayFrame::Confirm(confirm) => self.handle_confirm(confirm.update),
+            GatewayFrame::Unsupported(_) => {}
+            GatewayFrame::Welcome(_) | GatewayFrame::Close(_) => {
+                self.leave(ByeReason::PROTOCOL_ERROR)
+            }
+        }
+    }
+
+    /// The next thing to do; `None` until something goes in or the clock reaches [`Self::deadline`].
+    pub fn poll_work(&mut self, now: Millis) -> Option<Work> {
+        if self.work.is_some() {
+            return None;
+        }
+        self.work = self.next_work(now);
+        self.work
+    }
+
+    fn next_work(&mut self, now: Millis) -> Option<Work> {
+        if let Some(cell) = Cell::ALL
+            .into_iter()
+            .find(|cell| self.dirty & bit(*cell) != 0)
+        {
+            return Some(Work::Store(cell));
+        }
+        match self.link {
+            LinkState::Leaving { .. } if self.out.is_empty() => return Some(Work::HangUp),
+            LinkState::Down { retry_at } if retry_at <= now && self.stage.may_dial() => {
+                self.link = LinkState::Dialing;
+                return Some(Work::Dial {
+                    list: self.list,
+                    place: self.place,
+                    key: self.key,
+                });
+            }
+            LinkState::Down { .. } | LinkState::Online | LinkState::Greeting { .. } => {}
+            LinkState::Leaving { .. } | LinkState::Dialing => return None,
+        }
+        self.stage_work()
+    }
+
+    fn stage_work(&self) -> Option<Work> {
+        let is_down = matches!(self.link, LinkState::Down { .. });
+        let component = self
+            .active
+            .and_then(|active| self.config.components.get(active.place))
+            .map_or(0, |of| of.component);
+        match &self.stage {
+            Stage::CheckingGateways => Some(Work::CheckGateways),
+            Stage::Checking { .. } => Some(Work::CheckManifest),
+            Stage::Proving => {
+                let claim = self.cells.claim.as_ref()?;
+                let len = (claim.committed - self.proof.len).min(super::offer::SLICE);
+                Some(Work::Read {
+                    component,
+                    offset: self.proof.len,
+                    len,
+                })
+            }
+            Stage::Preparing { opened: false, .. } => Some(Work::Prepare {
+                component,
+                size: self.cells.claim.as_ref()?.image.size,
+            }),
+            Stage::Preparing {
+                erased,
+                until,
+                unit,
+                ..
+            } => {
+                let len = (until - erased).min(super::offer::SLICE.next_multiple_of(*unit));
+                Some(Work::Erase {
+                    offset: *erased,
+                    len,
+                })
+            }
+            Stage::Receiving(receiving) => Some(match receiving.todo(self.proof.len)? {
+                Todo::Write(span) => Work::Write {
+                    offset: span.offset,
+                    len: span.len,
+                },
+                Todo::ReadBack(span) | Todo::Hash(span) => Work::Read {
+                    component,
+                    offset: span.offset,
+                    len: span.len,
+                },
+                Todo::Flush => Work::Flush,
+                Todo::Erase(span) => Work::Erase {
+                    offset: span.offset,
+                    len: span.len,
+                },
+            }),
+            Stage::Activating if is_down => Some(Work::Boot(BootAction::Activate)),
+            Stage::Reverting if is_down => Some(Work::Boot(BootAction::Revert)),
+            Stage::Restarting(why) if is_down => Some(Work::Boot(BootAction::Restart(*why))),
+            Stage::Looking => Some(Work::Boot(BootAction::Look)),
+            Stage::SelfTesting => Some(Work::Boot(BootAction::SelfTest)),
+            Stage::Confirming => Some(Work::Boot(BootAction::Confirm)),
+            _ => None,
+        }
+    }
+
+    /// Answers [`Work::Dial`].
+    pub fn dialed(&mut self, result: Result<(), DialFault>, now: Millis) {
+        self.work = None;
+        match result {
+            Ok(()) => {
+                self.link = LinkState::Greeting {
+                    due: now.after(WELCOME_MS),
+                };
+                self.hello_due = true;
+                self.restate = 0;
+                self.ping = None;
+                self.sent_at = now;
+                self.out.clear();
+            }
+            Err(fault) => {
+                self.failed_dials = self.failed_dials.saturating_add(1);
+                self.next_gateway();
+                self.note_failed_dial(fault);
+                let wait = match fault {
+                    DialFault::Refused {
+                        code,
+                        retry_after_s,
+                    } => {
+                        self.turn_key(code == Refusal::REFUSED);
+                        self.backoff.after_refusal(retry_after_s)
+                    }
+                    DialFault::WrongKey => {
+                        self.turn_key(true);
+                        self.backoff.next_ms()
+                    }
+                    DialFault::NoLink | DialFault::NoAnswer => self.backoff.next_ms(),
+                };
+                self.link = LinkState::Down {
+                    retry_at: now.after(wait),
+                };
+            }
+        }
+    }
+
+    /// After a refused key the other one has its turn; without another, the longest wait.
+    fn turn_key(&mut self, refused: bool) {
+        match (self.key, self.cells.keys.pending.is_some()) {
+            (KeyUse::Current, true) => self.key = KeyUse::Pending,
+            (KeyUse::Pending, _) => self.key = KeyUse::Current,
+            (KeyUse::Current, false) if refused => self.backoff.wait_longest(),
+            (KeyUse::Current, false) => {}
+        }
+    }
+
+    /// In order through the stored list, then once the first of the provisioned one, and over again.
+    fn next_gateway(&mut self) {
+        let count = match self.list {
+            GatewayList::Stored => self.cells.gateways,
+            GatewayList::Provisioned => self.config.gateways,
+        };
+        self.place = self.place.saturating_add(1);
+        if self.place < count {
+            return;
+        }
+        self.place = 0;
+        self.list = match self.list {
+            GatewayList::Provisioned if self.cells.gateways > 0 => GatewayList::Stored,
+            _ => GatewayList::Provisioned,
+        };
+    }
+
+    /// The connection broke, or the other end closed it.
+    pub fn link_lost(&mut self, now: Millis) {
+        match self.link {
+            LinkState::Leaving { retry_ms } => self.down(retry_ms, now),
+            LinkState::Greeting { .. } | LinkState::Online => {
+                let was_greeting = matches!(self.link, LinkState::Greeting { .. });
+                self.last_close = CloseCode::LOST;
+                if was_greeting {
+                    self.failed_dials = self.failed_dials.saturating_add(1);
+                    self.next_gateway();
+                    self.note_failed_dial(DialFault::NoAnswer);
+                }
+                let wait = self.backoff.next_ms();
+                self.down(wait, now);
+            }
+            LinkState::Down { .. } | LinkState::Dialing => {}
+        }
+    }
+
+    /// Answers [`Work::HangUp`].
+    pub fn hung_up(&mut self, now: Millis) {
+        self.work = None;
+        if let LinkState::Leaving { retry_ms } = self.link {
+            self.down(retry_ms, now);
+        }
+    }
+
+    fn down(&mut self, wait_ms: u64, now: Millis) {
+        if matches!(self.work, Some(Work::HangUp)) {
+            self.work = None;
+        }
+        // A session that held for a while, or moved an image, was no failure.
+        if now.since(self.online_since) >= HELD_MS && self.linked {
+            self.backoff.reset();
+        }
+        self.linked = false;
+        // A pending key goes first after every session; a refusal gives the other one its turn.
+        self.key = if self.cells.keys.pending.is_some() {
+            KeyUse::Pending
+        } else {
+            KeyUse::Current
+        };
+        self.link = LinkState::Down {
+            retry_at: now.after(wait_ms),
+        };
+        self.out.clear();
+        self.hello_due = false;
+        self.stop_transfer();
+    }
+
+    /// Ends the session with a Bye.
+    pub fn leave(&mut self, reason: ByeReason) {
+        if !matches!(self.link, LinkState::Greeting { .. } | LinkState::Online) {
+            return;
+        }
+        let wait = if reason == ByeReason::RESTART {
+            0
+        } else {
+            self.backoff.next_ms()
+        };
+        self.out.clear();
+        self.hello_due = false;
+        self.restate = usize::MAX;
+        let back_in_s = u32::try_from(wait / 1000).unwrap_or(u32::MAX);
+        self.send(Out::Bye(Bye { reason, back_in_s }));
+        self.link = LinkState::Leaving { retry_ms: wait };
+        self.stop_transfer();
+    }
+
+    fn leave_for(&mut self, retry_ms: u64) {
+        self.out.clear();
+        self.restate = usize::MAX;
+        self.hello_due = false;
+        self.link = LinkState::Leaving { retry_ms };
+        self.stop_transfer();
+    }
+
+    /// Queues Bye(restart) behind what is already queued, and goes.
+    pub(super) fn leave_to_restart(&mut self) {
+        self.send(Out::Bye(Bye {
+            reason: ByeReason::RESTART,
+            back_in_s: 0,
+        }));
+        self.link = LinkState::Leaving { retry_ms: 0 };
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, or a dial is due.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Millis> {
+        let link = match self.link {
+            LinkState::Down { retry_at } => self.stage.may_dial().then_some(retry_at),
+            LinkState::Dialing | LinkState::Leaving { .. } => None,
+            LinkState::Greeting { due } => Some(due),
+            LinkState::Online => Some(match self.ping {
+                Some((_, at)) => at.after(self.pong_ms()),
+                None => self.sent_at.after(self.ping_ms()),
+            }),
+        };
+        [link, self.stage_deadline(), self.trial_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Looks at the clock.
+    pub fn handle_timeout(&mut self, now: Millis) {
+        match (self.link, self.ping) {
+            (LinkState::Greeting { due }, _) if due <= now => {
+                self.last_close = CloseCode::NO_PONG;
+                self.link_lost(now);
+                return;
+            }
+            (LinkState::Online, Some((_, at))) if at.after(self.pong_ms()) <= now => {
+                self.last_close = CloseCode::NO_PONG;
+                let wait = self.backoff.next_ms();
+                self.leave_for(wait);
+                return;
+            }
+            (LinkState::Online, None) if self.sent_at.after(self.ping_ms()) <= now => {
+                self.nonce = self.nonce.wrapping_add(1);
+                self.ping = Some((self.nonce, now));
+                self.send(Out::Ping(self.nonce));
+            }
+            _ => {}
+        }
+        self.stage_timeout(now);
+        self.trial_timeout(now);
+    }
+
+    fn handle_pong(&mut self, pong: &Pong, now: Millis) {
+        if let Some((nonce, at)) = self.ping
+            && nonce == pong.nonce
+        {
+            self.rtt_ms = now.since(at);
+            self.ping = None;
+        }
+    }
+
+    fn ping_ms(&self) -> u64 {
+        let seconds = if self.is_updating() {
+            self.ping_s.min(PING_TRANSFER_S)
+        } else {
+            self.ping_s
+        };
+        u64::from(seconds.max(1)) * 1000
+    }
+
+    fn pong_ms(&self) -> u64 {
+        PONG_MS_MIN.max(4 * self.rtt_ms)
+    }
+
+    fn advise_ping(&mut self, ping_s: u32) {
+        if ping_s != 0 {
+            self.ping_s = ping_s.clamp(self.config.ping_s_min, *crate::limits::PING_S.end());
+        }
+    }
+
+    fn handle_new_key(&mut self, key: [u8; 32]) {
+        if self.cells.keys.pending != Some(key) {
+            let handle: Handle = DeviceKey::new(key).handle();
+            if self.key == KeyUse::Pending {
+                // The gateway takes the pending key and gives another: the pending one is in force there.
+                self.cells.keys.current = self.cells.keys.pending;
+                self.key = KeyUse::Current;
+            }
+            self.cells.keys.pending = Some(key);
+            self.dirty(Cell::Keys);
+            self.state_said(Said::KeyStored { handle }, "");
+        } else {
+            self.restate = 0;
+        }
+    }
+
+    fn handle_settled(&mut self, sequence: u32) {
+        let Some((place, said)) = self.cells.outbox.settle(sequence) else {
+            return;
+        };
+        if place < self.restate && self.restate != usize::MAX {
+            self.restate -= 1;
+        }
+        self.dirty(Cell::Outbox);
+        if let (Said::KeyStored { .. }, KeyUse::Pending, Some(pending)) =
+            (said, self.key, self.cells.keys.pending)
+        {
+            self.cells.keys.current = Some(pending);
+            self.cells.keys.pending = None;
+            self.key = KeyUse::Current;
+            self.dirty(Cell::Keys);
+        }
+    }
+
+    /// After a key or a list changed, the next dial begins anew.
+    pub(super) fn dial_anew(&mut self) {
+        self.list = if self.cells.gateways > 0 {
+            GatewayList::Stored
+        } else {
+            GatewayList::Provisioned
+        };
+        self.place = 0;
+    }
+
+    pub(super) fn state_said(&mut self, said: Said, detail: &str) -> bool {
+        if let Said::KeyStored { .. } = said {
+            // One entry for the pending key is enough.
+            let old = self
+                .cells
+                .outbox
+                .entries()
+                .iter()
+                .find(|entry| matches!(entry.said, Said::KeyStored { .. }));
+            if let Some(sequence) = old.map(|entry| entry.sequence) {
+                self.cells.outbox.settle(sequence);
+                self.restate = 0;
+            }
+        }
+        let pushed = self.cells.outbox.push(said, detail);
+        self.dirty(Cell::Outbox);
+        pushed
+    }
+
+    pub(super) fn restate(&mut self) {
+        self.restate = 0;
+    }
+
+    pub(super) fn send(&mut self, out: Out) {
+        if matches!(out, Out::Progress(_) | Out::Pong(_)) && self.out.len() > OUT_MAX - OUT_ROOM {
+            return;
+        }
+        // `wants_record` keeps room for what a record can cause.
+        let _ = self.out.push_back(out);
+    }
+
+    pub(super) const fn dirty(&mut self, cell: Cell) {
+        self.dirty |= bit(cell);
+    }
+
+    /// Answers the works that name it.
+    pub fn worked(&mut self, result: Result<(), Reason>, now: Millis) {
+        match (self.work.take(), result) {
+            (Some(Work::Store(cell)), Ok(())) => {
+                self.dirty &= !bit(cell);
+                self.stored(cell);
+            }
+            (Some(Work::Store(cell)), Err(_)) => {
+                self.dirty &= !bit(cell);
+                self.journal_broken = true;
+                self.journal_failed();
+            }
+            (Some(_), result) => self.slot_worked(result, now),
+            (None, _) => {}
+        }
+    }
+
+    fn stored(&mut self, cell: Cell) {
+        self.journal_broken = false;
+        if cell == Cell::Gateways {
+            self.dial_anew();
+        }
+    }
+
+    pub(super) fn take_work(&mut self) -> Option<Work> {
+        self.work.take()
+    }
+}
+
+/// A session that held so long was no failed dial, in milliseconds.
+const HELD_MS: u64 = 5 * 60 * 1000;
+
+const fn bit(cell: Cell) -> u16 {
+    1 << cell.number()
+}
+
+impl core::fmt::Debug for Machine<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Machine({:?}, {})", self.link, self.stage_name())
+    }
+}

@@ -1,0 +1,798 @@
+//! From Offer to staged: check, prove, prepare, receive, verify (spec/states.md section 1.2).
+
+use super::cells::{Cell, ClaimCell, TrialCell, TrialPhase};
+use super::machine::{Active, Machine, Proof};
+use super::outbox::Said;
+use super::receiving::{Outcome, Receiving};
+use super::transmit::Out;
+use crate::code::{BootReason, ByeReason, DigestFrom, Phase, Reason, Statement};
+use crate::frame::{
+    Accept, Ack, Chunk, DOWNGRADE, Decline, Defer, GatewayFrame, Nack, Offer, Progress, RESTART,
+    Resume,
+};
+use crate::id::{Digest, UpdateId};
+use crate::limits::{ACK_EVERY_MS, COMPONENTS_MAX};
+use crate::manifest::{Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, recheck};
+use crate::statement;
+use crate::time::Millis;
+use crate::trust::{SignatureVerified, VerifySignature};
+use heapless::Vec;
+use sha2::Digest as _;
+
+/// Bytes of one Read or Erase at the most: between two of them the board can answer.
+pub(super) const SLICE: u32 = 64 * 1024;
+
+/// The whole image was read back and is the signed one. Only [`Machine::verify`] makes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct DigestVerified(());
+
+/// What the board is at with an update. States say what they wait for.
+#[derive(Clone, Debug)]
+pub(super) enum Stage {
+    /// An Offer.
+    Idle,
+    /// The check of a gateways statement.
+    CheckingGateways,
+    /// The check of the offered manifest.
+    Checking { offered: Offered, restart: bool },
+    /// The claimed prefix, read back into the digest.
+    Proving,
+    /// The slot, erased.
+    Preparing {
+        opened: bool,
+        erased: u32,
+        until: u32,
+        unit: u32,
+    },
+    /// Chunks.
+    Receiving(Receiving),
+    /// Activate.
+    Staged(DigestVerified),
+    /// `Boot::activate`.
+    Activating,
+    /// The restart.
+    Restarting(BootReason),
+    /// `Boot::running`, after a change without a restart.
+    Looking,
+    /// The trial image's verdict on itself.
+    SelfTesting,
+    /// Confirm.
+    Trial,
+    /// `Boot::confirm`.
+    Confirming,
+    /// `Boot::revert`.
+    Reverting,
+}
+
+impl Stage {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "Idle",
+            Self::CheckingGateways => "CheckingGateways",
+            Self::Checking { .. } => "Checking",
+            Self::Proving => "Proving",
+            Self::Preparing { .. } => "Preparing",
+            Self::Receiving(_) => "Receiving",
+            Self::Staged(_) => "Staged",
+            Self::Activating => "Activating",
+            Self::Restarting(_) => "Restarting",
+            Self::Looking => "Looking",
+            Self::SelfTesting => "SelfTesting",
+            Self::Trial => "Trial",
+            Self::Confirming => "Confirming",
+            Self::Reverting => "Reverting",
+        }
+    }
+
+    /// Whether the record in the buffer is done with.
+    pub(super) const fn is_idle_for_records(&self) -> bool {
+        match self {
+            Self::Checking { .. } | Self::CheckingGateways | Self::Confirming => false,
+            Self::Receiving(receiving) => receiving.is_ready(),
+            _ => true,
+        }
+    }
+
+    /// Whether the board dials now: not between an image and its self-test.
+    pub(super) const fn may_dial(&self) -> bool {
+        !matches!(
+            self,
+            Self::Activating
+                | Self::Restarting(_)
+                | Self::Looking
+                | Self::SelfTesting
+                | Self::Confirming
+                | Self::Reverting
+        )
+    }
+
+    pub(super) fn check_gateways(&mut self) {
+        if matches!(self, Self::Idle | Self::Trial) {
+            *self = Self::CheckingGateways;
+        }
+    }
+
+    const fn is_transfer(&self) -> bool {
+        matches!(
+            self,
+            Self::Checking { .. }
+                | Self::Proving
+                | Self::Preparing { .. }
+                | Self::Receiving(_)
+                | Self::Staged(_)
+        )
+    }
+}
+
+impl Machine<'_> {
+    pub(super) fn handle_offer(&mut self, offer: &Offer<'_>, now: Millis) {
+        if !self.may_take(&offer.update) {
+            return;
+        }
+        let offered = Offered {
+            component: offer.component,
+            downgrade: offer.flags & DOWNGRADE != 0,
+            encoding: offer.encoding,
+            payload_size: offer.payload_size,
+        };
+        self.stop_transfer();
+        self.active = Some(Active {
+            update: offer.update,
+            place: 0,
+        });
+        self.stage = Stage::Checking {
+            offered,
+            restart: offer.flags & RESTART != 0,
+        };
+        self.progress_due = now.after(ACK_EVERY_MS);
+    }
+
+    pub(super) fn handle_resume(&mut self, resume: &Resume, now: Millis) {
+        if !self.may_take(&resume.update) {
+            return;
+        }
+        self.stop_transfer();
+        self.active = Some(Active {
+            update: resume.update,
+            place: 0,
+        });
+        let offered = Offered {
+            component: resume.component,
+            downgrade: resume.flags & DOWNGRADE != 0,
+            encoding: resume.encoding,
+            payload_size: resume.payload_size,
+        };
+        let known = self
+            .cells
+            .claim
+            .as_ref()
+            .filter(|claim| claim.image.manifest == resume.manifest);
+        let decision = match known {
+            Some(claim) => recheck(
+                claim.image.clone(),
+                &offered,
+                self.cells.trust.as_ref(),
+                &self.component_facts(),
+            ),
+            None => Err(Reason::MANIFEST_UNKNOWN),
+        };
+        self.decide(decision, &offered, false, now);
+    }
+
+    /// Whether an Offer or Resume of this update is looked at; answers it where not.
+    fn may_take(&mut self, update: &UpdateId) -> bool {
+        if self.cells.outbox.has_outcome_of(update) {
+            self.restate();
+            return false;
+        }
+        let wait = if self.cells.trial.is_some() {
+            Some((Reason::ON_TRIAL, 30))
+        } else if self.journal_broken {
+            Some((Reason::STORAGE, 600))
+        } else if !self.cells.outbox.has_room() {
+            Some((Reason::OUTBOX_FULL, 30))
+        } else {
+            None
+        };
+        if let Some((reason, for_s)) = wait {
+            self.send(Out::Defer(Defer {
+                update: *update,
+                reason,
+                for_s,
+            }));
+        }
+        wait.is_none()
+    }
+
+    /// Answers [`super::Work::CheckManifest`]: `plaintext` is the record that is still in the buffer.
+    pub fn check_manifest(
+        &mut self,
+        plaintext: &[u8],
+        verifier: &mut impl VerifySignature,
+        now: Millis,
+    ) {
+        self.take_work();
+        let Stage::Checking { offered, restart } = self.stage else {
+            return;
+        };
+        let decision = match GatewayFrame::decode(plaintext) {
+            Ok(GatewayFrame::Offer(offer)) => {
+                let board = BoardFacts {
+                    product: self.config.product,
+                    device: self.config.device,
+                    hardware: self.config.hardware,
+                    trust: self.cells.trust.as_ref(),
+                };
+                check(
+                    offer.manifest,
+                    &offered,
+                    &board,
+                    &self.component_facts(),
+                    verifier,
+                )
+            }
+            _ => Err(Reason::BAD_MANIFEST),
+        };
+        self.decide(decision, &offered, restart, now);
+    }
+
+    fn decide(
+        &mut self,
+        decision: Result<Accepted, Reason>,
+        offered: &Offered,
+        restart: bool,
+        now: Millis,
+    ) {
+        let Some(active) = self.active else { return };
+        let place = self
+            .config
+            .components
+            .iter()
+            .position(|of| of.component == offered.component);
+        match (decision, place) {
+            (Ok(accepted), Some(place)) => {
+                self.active = Some(Active { place, ..active });
+                if self.runs(place, &accepted.image.sha256) {
+                    self.keep_running_image(place, &accepted.image);
+                    self.end_update(Statement::CONFIRMED, Reason::ALREADY_RUNNING, "");
+                } else {
+                    self.begin(accepted.image, accepted.verified, restart, now);
+                }
+            }
+            (Err(reason), _) => self.decline(reason),
+            (Ok(_), None) => self.decline(Reason::WRONG_COMPONENT),
+        }
+    }
+
+    fn decline(&mut self, reason: Reason) {
+        if let Some(active) = self.active.take() {
+            self.send(Out::Decline(Decline {
+                update: active.update,
+                reason,
+            }));
+        }
+        self.stage = Stage::Idle;
+    }
+
+    /// Starts, or goes on with, an image whose signature was checked.
+    fn begin(&mut self, image: Remembered, _: SignatureVerified, restart: bool, now: Millis) {
+        let known = self
+            .cells
+            .claim
+            .as_ref()
+            .is_some_and(|claim| claim.image.manifest == image.manifest);
+        if known && !restart {
+            if let Some(claim) = &mut self.cells.claim {
+                claim.image = image;
+            }
+        } else {
+            self.cells.claim = Some(ClaimCell {
+                image,
+                committed: 0,
+                staged: false,
+                prepared: false,
+            });
+            self.claimed = 0;
+            self.proof = Proof::new();
+            self.clean_from = None;
+            self.dirty(Cell::Claim);
+        }
+        self.stage = Stage::Proving;
+        self.prove(now);
+    }
+
+    /// Goes on once the digest has reached the claim.
+    fn prove(&mut self, now: Millis) {
+        let (Some(active), Some(claim)) = (self.active, &self.cells.claim) else {
+            return;
+        };
+        if self.proof.len > claim.committed {
+            self.proof = Proof::new();
+        }
+        if self.proof.len < claim.committed {
+            self.progress(Phase::PROVING, self.proof.len, claim.committed, now);
+            return;
+        }
+        let (committed, size) = (claim.committed, claim.image.size);
+        let prepared = claim.prepared;
+        let Some(component) = self.config.components.get(active.place).copied() else {
+            return;
+        };
+        self.send(Out::Accept(Accept {
+            update: active.update,
+            image_offset: committed,
+            prefix: self.proof.digest(),
+            payload_offset: committed,
+            // Shut until the slot is ready; the first Ack opens it.
+            limit: committed,
+            commit_ms: component.commit_ms,
+        }));
+        if committed == size {
+            self.verify();
+            return;
+        }
+        // What may have been written behind the claim must be erased again, and no more.
+        let unit = component.erase_unit.max(1);
+        let end = size.next_multiple_of(unit);
+        let until = match (prepared, self.clean_from) {
+            (false, _) => end,
+            (true, Some(clean_from)) => clean_from.next_multiple_of(unit).clamp(committed, end),
+            (true, None) => committed
+                .saturating_add(component.claim_every)
+                .saturating_add(component.window)
+                .saturating_add(2 * unit)
+                .min(end),
+        };
+        let until = until.next_multiple_of(unit).min(end);
+        self.stage = Stage::Preparing {
+            opened: false,
+            erased: committed,
+            until,
+            unit,
+        };
+        self.progress(Phase::PREPARING, committed, until, now);
+    }
+
+    /// Opens the window once the slot is ready.
+    fn prepared(&mut self) {
+        let (Some(active), Some(claim)) = (self.active, &mut self.cells.claim) else {
+            return;
+        };
+        let Some(component) = self.config.components.get(active.place).copied() else {
+            return;
+        };
+        let (size, committed) = (claim.image.size, claim.committed);
+        if !core::mem::replace(&mut claim.prepared, true) {
+            self.dirty(Cell::Claim);
+        }
+        self.clean_from = Some(committed);
+        let receiving = Receiving::new(
+            size,
+            committed,
+            component.write_unit,
+            component.erase_unit,
+            component.window,
+        );
+        self.send_ack(receiving.committed(), receiving.limit());
+        self.stage = Stage::Receiving(receiving);
+    }
+
+    pub(super) fn handle_chunk(&mut self, chunk: &Chunk<'_>, now: Millis) {
+        // Chunks that were under way when the transfer stopped fall on the floor.
+        let Stage::Receiving(receiving) = &mut self.stage else {
+            return;
+        };
+        if receiving.handle_chunk(chunk, now).is_err() {
+            self.leave(ByeReason::PROTOCOL_ERROR);
+            return;
+        }
+        if let Some(super::receiving::Todo::Write(span)) = receiving.todo(self.proof.len) {
+            self.clean_from = self.clean_from.max(Some(span.offset + span.len));
+        }
+    }
+
+    /// Takes bytes of a [`super::Work::Read`], in order.
+    pub fn read_back(&mut self, bytes: &[u8]) {
+        let hashes = match &mut self.stage {
+            Stage::Proving => true,
+            Stage::Receiving(receiving) => {
+                receiving.read_back(bytes);
+                receiving.is_hashing()
+            }
+            _ => false,
+        };
+        if hashes {
+            self.proof.hasher.update(bytes);
+            self.proof.len = self
+                .proof
+                .len
+                .saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+        }
+    }
+
+    pub(super) fn slot_worked(&mut self, result: Result<(), Reason>, now: Millis) {
+        match (&mut self.stage, result) {
+            (Stage::Proving, Ok(())) => self.prove(now),
+            (Stage::Proving, Err(_)) => {
+                // The slot does not hold what the journal claims: begin at 0.
+                self.proof = Proof::new();
+                self.claimed = 0;
+                self.clean_from = None;
+                if let Some(claim) = &mut self.cells.claim {
+                    *claim = ClaimCell {
+                        committed: 0,
+                        staged: false,
+                        prepared: false,
+                        ..claim.clone()
+                    };
+                }
+                self.dirty(Cell::Claim);
+                self.prove(now);
+            }
+            (
+                Stage::Preparing {
+                    opened: opened @ false,
+                    erased,
+                    until,
+                    ..
+                },
+                Ok(()),
+            ) => {
+                *opened = true;
+                if erased == until {
+                    self.prepared();
+                }
+            }
+            (
+                Stage::Preparing {
+                    erased,
+                    until,
+                    unit,
+                    ..
+                },
+                Ok(()),
+            ) => {
+                *erased = erased
+                    .saturating_add(SLICE.next_multiple_of(*unit))
+                    .min(*until);
+                let (erased, until) = (*erased, *until);
+                if erased == until {
+                    self.prepared();
+                } else {
+                    self.progress(Phase::PREPARING, erased, until, now);
+                }
+            }
+            (Stage::Receiving(receiving), Ok(())) => {
+                let outcome = receiving.worked();
+                self.received(outcome);
+            }
+            (Stage::Preparing { .. } | Stage::Receiving(_), Err(reason)) => {
+                self.end_update(Statement::FAILED, reason, "");
+            }
+            _ => {}
+        }
+    }
+
+    fn received(&mut self, outcome: Outcome) {
+        let Stage::Receiving(receiving) = &self.stage else {
+            return;
+        };
+        let (committed, limit, done) = (
+            receiving.committed(),
+            receiving.limit(),
+            receiving.is_done(),
+        );
+        match outcome {
+            Outcome::Nothing => {}
+            Outcome::Ack => {
+                self.commit(committed, done);
+                self.send_ack(committed, limit);
+                if done {
+                    self.verify();
+                }
+            }
+            Outcome::Nack => self.send(Out::Nack(Nack {
+                offset: committed,
+                reason: Reason::READ_BACK,
+            })),
+            Outcome::BadFlash => {
+                self.drop_claim();
+                self.end_update(Statement::FAILED, Reason::BAD_FLASH, "");
+            }
+        }
+    }
+
+    fn commit(&mut self, committed: u32, done: bool) {
+        let Some(claim) = &mut self.cells.claim else {
+            return;
+        };
+        if committed > claim.committed {
+            // Only a session that moved the image on resets the waits between dials.
+            self.backoff.reset();
+        }
+        claim.committed = committed;
+        let every = self
+            .active
+            .and_then(|active| self.config.components.get(active.place))
+            .map_or(0, |of| of.claim_every);
+        if done || committed.saturating_sub(self.claimed) >= every {
+            self.claimed = committed;
+            self.dirty(Cell::Claim);
+        }
+    }
+
+    /// Compares the digest of what was read back with the signed one.
+    fn verify(&mut self) {
+        let (Some(active), Some(claim)) = (self.active, &mut self.cells.claim) else {
+            return;
+        };
+        if self.proof.len != claim.image.size || self.proof.digest() != claim.image.sha256 {
+            self.drop_claim();
+            self.end_update(Statement::FAILED, Reason::DIGEST_MISMATCH, "");
+            return;
+        }
+        if !core::mem::replace(&mut claim.staged, true) {
+            self.dirty(Cell::Claim);
+        }
+        self.stage = Stage::Staged(DigestVerified(()));
+        self.state_passing(active, Statement::STAGED, Reason::NONE);
+    }
+
+    pub(super) fn handle_activate(&mut self, update: UpdateId) {
+        match (&self.stage, self.active, &self.cells.claim) {
+            (Stage::Staged(DigestVerified(())), Some(active), Some(claim))
+                if active.update == update =>
+            {
+                self.cells.trial = Some(TrialCell {
+                    image: claim.image.clone(),
+                    update,
+                    phase: TrialPhase::Activating,
+                    boots: 0,
+                    dials: 0,
+                    awake_s: 0,
+                    attempts: 0,
+                    reason: Reason::NONE,
+                });
+                self.dirty(Cell::Trial);
+                self.state_passing(active, Statement::ACTIVATING, Reason::NONE);
+                self.stage = Stage::Activating;
+                self.leave_to_restart();
+            }
+            _ => match &self.cells.trial {
+                Some(trial) if trial.update == update => {
+                    let component = trial.image.component;
+                    self.send(Out::Passing {
+                        update,
+                        component,
+                        state: Statement::ACTIVATING,
+                        reason: Reason::ON_TRIAL,
+                    });
+                }
+                _ if self.cells.outbox.has_outcome_of(&update) => self.restate(),
+                _ => self.leave(ByeReason::PROTOCOL_ERROR),
+            },
+        }
+    }
+
+    pub(super) fn handle_cancel(&mut self, update: UpdateId) {
+        if let Some(trial) = self
+            .cells
+            .trial
+            .as_ref()
+            .filter(|trial| trial.update == update)
+        {
+            let component = trial.image.component;
+            self.send(Out::Passing {
+                update,
+                component,
+                state: Statement::ACTIVATING,
+                reason: Reason::TOO_LATE,
+            });
+        } else if self.cells.outbox.has_outcome_of(&update) {
+            self.restate();
+        } else if !self.cells.outbox.has_room() {
+            self.send(Out::Defer(Defer {
+                update,
+                reason: Reason::OUTBOX_FULL,
+                for_s: 30,
+            }));
+        } else {
+            let component = self.component_of_active(&update);
+            let said = Said::Outcome {
+                update,
+                component,
+                state: Statement::CANCELED,
+                reason: Reason::CANCELED,
+            };
+            self.state_said(said, "");
+            if self.active.is_some_and(|active| active.update == update) {
+                self.stop_transfer();
+                self.active = None;
+            }
+        }
+    }
+
+    /// Answers [`super::Work::CheckGateways`].
+    pub fn check_gateways(&mut self, plaintext: &[u8], verifier: &mut impl VerifySignature) {
+        self.take_work();
+        self.stage = if self.cells.trial.is_some() {
+            Stage::Trial
+        } else {
+            Stage::Idle
+        };
+        let Ok(GatewayFrame::SetGateways(set)) = GatewayFrame::decode(plaintext) else {
+            return;
+        };
+        let epoch = self.cells.gateways_epoch;
+        match statement::check(
+            set.statement,
+            self.config.device,
+            self.cells.trust.as_ref(),
+            epoch,
+            verifier,
+        ) {
+            Ok((statement, _)) => {
+                self.cells.gateways_epoch = statement.epoch();
+                self.cells.gateways = u8::try_from(statement.gateways().count()).unwrap_or(0);
+                self.dirty(Cell::Gateways);
+                if !self.state_said(
+                    Said::GatewaysStored {
+                        epoch: statement.epoch(),
+                    },
+                    "",
+                ) {
+                    self.send(Out::GatewaysRefused);
+                }
+            }
+            Err(_) => self.send(Out::GatewaysRefused),
+        }
+    }
+
+    /// The link is gone, or another offer came: the claim stays, the session's part goes.
+    pub(super) fn stop_transfer(&mut self) {
+        if self.stage.is_transfer() || matches!(self.stage, Stage::CheckingGateways) {
+            self.stage = if self.cells.trial.is_some() {
+                Stage::Trial
+            } else {
+                Stage::Idle
+            };
+        }
+    }
+
+    /// The journal does not take what must be durable: the update waits.
+    pub(super) fn journal_failed(&mut self) {
+        if let (true, Some(active)) = (self.stage.is_transfer(), self.active) {
+            self.send(Out::Defer(Defer {
+                update: active.update,
+                reason: Reason::STORAGE,
+                for_s: 600,
+            }));
+            self.stop_transfer();
+        }
+    }
+
+    /// States the outcome of the active update, durably, and is idle again.
+    pub(super) fn end_update(&mut self, state: Statement, reason: Reason, detail: &str) {
+        self.stage = Stage::Idle;
+        let Some(active) = self.active.take() else {
+            return;
+        };
+        let component = self
+            .config
+            .components
+            .get(active.place)
+            .map_or(0, |of| of.component);
+        self.state_said(
+            Said::Outcome {
+                update: active.update,
+                component,
+                state,
+                reason,
+            },
+            detail,
+        );
+    }
+
+    fn state_passing(&mut self, active: Active, state: Statement, reason: Reason) {
+        let component = self
+            .config
+            .components
+            .get(active.place)
+            .map_or(0, |of| of.component);
+        self.send(Out::Passing {
+            update: active.update,
+            component,
+            state,
+            reason,
+        });
+    }
+
+    fn component_of_active(&self, update: &UpdateId) -> u8 {
+        self.active
+            .filter(|active| active.update == *update)
+            .and_then(|active| self.config.components.get(active.place))
+            .map_or(0, |of| of.component)
+    }
+
+    pub(super) fn drop_claim(&mut self) {
+        self.cells.claim = None;
+        self.claimed = 0;
+        self.proof = Proof::new();
+        self.clean_from = None;
+        self.dirty(Cell::Claim);
+    }
+
+    fn send_ack(&mut self, committed: u32, limit: u32) {
+        self.send(Out::Ack(Ack { committed, limit }));
+    }
+
+    fn progress(&mut self, phase: Phase, done: u32, total: u32, now: Millis) {
+        let Some(active) = self.active else { return };
+        if self.progress_due <= now {
+            self.progress_due = now.after(ACK_EVERY_MS);
+            self.send(Out::Progress(Progress {
+                update: active.update,
+                phase,
+                done,
+                total,
+            }));
+        }
+    }
+
+    pub(super) fn stage_deadline(&self) -> Option<Millis> {
+        match &self.stage {
+            Stage::Receiving(receiving) => receiving.ack_due(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stage_timeout(&mut self, now: Millis) {
+        if let Stage::Receiving(receiving) = &mut self.stage {
+            receiving.handle_timeout(now);
+        }
+    }
+
+    /// Whether the component runs this image, as far as the board knows.
+    pub(super) fn runs(&self, place: usize, digest: &Digest) -> bool {
+        self.running.get(place).is_some_and(|running| {
+            running.digest_from != DigestFrom::UNKNOWN && running.digest == *digest
+        })
+    }
+
+    pub(super) fn component_facts(&self) -> Vec<ComponentFacts, COMPONENTS_MAX> {
+        let images = self.cells.images.iter();
+        let known = self
+            .config
+            .components
+            .iter()
+            .zip(self.running.iter())
+            .zip(images);
+        known
+            .map(|((config, running), image)| ComponentFacts {
+                component: config.component,
+                slot_size: config.slot_size,
+                running_digest: (running.digest_from != DigestFrom::UNKNOWN)
+                    .then_some(running.digest),
+                running_counter: if image.is(&running.digest) {
+                    image.counter
+                } else {
+                    running.counter
+                },
+                floor: image.floor,
+            })
+            .collect()
+    }
+
+    /// The image that runs is now a confirmed one.
+    pub(super) fn keep_running_image(&mut self, place: usize, image: &Remembered) {
+        let Some(cell) = self.cells.images.get_mut(place) else {
+            return;
+        };
+        cell.digest = image.sha256.0;
+        cell.size = image.size;
+        cell.counter = image.counter;
+        cell.floor = cell.floor.max(image.floor);
+        cell.version = image.version.clone();
+        self.dirty(Cell::Image(u8::try_from(place).unwrap_or(0)));
+    }
+}

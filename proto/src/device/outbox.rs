@@ -1,0 +1,136 @@
+//! Statements that the board repeats until the gateway has settled them
+//! (spec/protocol.md section 4.3).
+
+use crate::code::{Reason, Statement};
+use crate::id::{Handle, UpdateId};
+use crate::limits::{OUTBOX_DETAIL_MAX, OUTBOX_MAX};
+use heapless::{String, Vec};
+use serde::{Deserialize, Serialize};
+
+/// What an entry states.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Said {
+    /// The outcome of an update.
+    Outcome {
+        /// The update.
+        update: UpdateId,
+        /// Its component.
+        component: u8,
+        /// Its end.
+        state: Statement,
+        /// Why.
+        reason: Reason,
+    },
+    /// The pending key is stored.
+    KeyStored {
+        /// Its handle.
+        handle: Handle,
+    },
+    /// A list of gateways is stored.
+    GatewaysStored {
+        /// Its epoch.
+        epoch: u32,
+    },
+}
+
+/// A numbered statement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Its number, from 1.
+    pub sequence: u32,
+    /// The statement.
+    pub said: Said,
+}
+
+/// The journal's cell of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Outbox {
+    last: u32,
+    entries: Vec<Entry, OUTBOX_MAX>,
+    detail_of: u32,
+    detail: String<OUTBOX_DETAIL_MAX>,
+}
+
+impl Outbox {
+    /// Whether an outcome could still be stated. One place is kept for keys and gateways.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.entries.len() + 1 < OUTBOX_MAX
+    }
+
+    /// Entries, oldest first.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Whether it holds the outcome of this update.
+    #[must_use]
+    pub fn has_outcome_of(&self, update: &UpdateId) -> bool {
+        self.entries
+            .iter()
+            .any(|entry| matches!(&entry.said, Said::Outcome { update: of, .. } if of == update))
+    }
+
+    /// The detail that goes with an entry.
+    #[must_use]
+    pub fn detail(&self, sequence: u32) -> &str {
+        if self.detail_of == sequence {
+            &self.detail
+        } else {
+            ""
+        }
+    }
+
+    /// Adds a statement under the next number; false where it is full.
+    pub(super) fn push(&mut self, said: Said, detail: &str) -> bool {
+        let sequence = self.last.wrapping_add(1).max(1);
+        if self.entries.push(Entry { sequence, said }).is_err() {
+            return false;
+        }
+        self.last = sequence;
+        if !detail.is_empty() {
+            self.detail_of = sequence;
+            self.detail.clear();
+            for character in detail.chars() {
+                if self.detail.push(character).is_err() {
+                    break;
+                }
+            }
+        }
+        true
+    }
+
+    /// Drops an entry; the place that it had, where there was one.
+    pub(super) fn settle(&mut self, sequence: u32) -> Option<(usize, Said)> {
+        let place = self
+            .entries
+            .iter()
+            .position(|entry| entry.sequence == sequence)?;
+        let entry = self.entries.remove(place);
+        Some((place, entry.said))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outbox_full_refuses_and_settled_makes_room() {
+        let mut outbox = Outbox::default();
+        for epoch in 0..4 {
+            assert!(outbox.push(Said::GatewaysStored { epoch }, ""));
+        }
+        assert!(!outbox.push(Said::GatewaysStored { epoch: 9 }, "detail"));
+        assert_eq!(
+            outbox.settle(2),
+            Some((1, Said::GatewaysStored { epoch: 1 }))
+        );
+        assert_eq!(outbox.settle(2), None);
+        assert!(outbox.push(Said::GatewaysStored { epoch: 9 }, "detail"));
+        assert_eq!(outbox.entries().last().unwrap().sequence, 5);
+        assert_eq!(outbox.detail(5), "detail");
+        assert_eq!(outbox.detail(4), "");
+    }
+}

@@ -1,0 +1,283 @@
+//! From staged to an outcome: boot, test, confirm or revert (spec/states.md section 1.3).
+//!
+//! Every phase is in the journal before its step is taken, and each step may be
+//! repeated: after a cut the machine decides from the phase and from what runs.
+
+use super::cells::{Cell, TrialPhase};
+use super::config::RunningImage;
+use super::link::{DialFault, LinkState};
+use super::machine::{Active, Machine};
+use super::offer::Stage;
+use super::work::{BootAction, Work};
+use crate::code::{BootReason, DigestFrom, Reason, SelfTest, Statement};
+use crate::id::UpdateId;
+use crate::limits::BOOT_ATTEMPTS_MAX;
+use crate::time::Millis;
+
+/// Awake time is stored once per so many seconds.
+const AWAKE_STORE_S: u32 = 600;
+
+impl Machine<'_> {
+    /// Decides after a boot, or after a look, what is next for an image on its way.
+    pub(super) fn resume_trial(&mut self, now: Millis) {
+        self.trial_seen = now;
+        let Some(trial) = &mut self.cells.trial else {
+            self.stage = Stage::Idle;
+            return;
+        };
+        let place = self
+            .config
+            .components
+            .iter()
+            .position(|of| of.component == trial.image.component)
+            .unwrap_or(0);
+        self.active = Some(Active {
+            update: trial.update,
+            place,
+        });
+        let running = self.running.get(place);
+        let known = running.is_some_and(|running| running.digest_from != DigestFrom::UNKNOWN);
+        let runs = known && running.is_some_and(|running| running.digest == trial.image.sha256);
+        let by_bootloader =
+            running.is_some_and(|running| running.boot_reason == BootReason::REVERT);
+        let old_again = if by_bootloader {
+            Reason::CRASHED
+        } else {
+            Reason::OLD_IMAGE_RUNNING
+        };
+        match trial.phase {
+            TrialPhase::Activating | TrialPhase::Switched if runs => {
+                trial.phase = TrialPhase::Testing;
+                trial.boots = 1;
+                trial.attempts = 0;
+                self.dirty(Cell::Trial);
+                self.stage = Stage::SelfTesting;
+            }
+            TrialPhase::Activating if by_bootloader => self.reverted(old_again),
+            TrialPhase::Activating if trial.attempts >= BOOT_ATTEMPTS_MAX => {
+                self.revert(Reason::INSTALL_FAILED)
+            }
+            TrialPhase::Activating => self.stage = Stage::Activating,
+            TrialPhase::Switched | TrialPhase::Testing if !known => {
+                self.revert(Reason::WRONG_IMAGE_RUNNING)
+            }
+            TrialPhase::Switched => self.reverted(old_again),
+            TrialPhase::Testing if runs => {
+                trial.boots = trial.boots.saturating_add(1);
+                let spent = trial.boots > trial.image.trial.boots;
+                self.dirty(Cell::Trial);
+                if spent {
+                    self.revert(Reason::CRASHED);
+                } else {
+                    self.stage = Stage::SelfTesting;
+                }
+            }
+            TrialPhase::Testing => self.reverted(old_again),
+            TrialPhase::Confirming if runs => self.stage = Stage::Confirming,
+            TrialPhase::Confirming => self.reverted(old_again),
+            TrialPhase::Reverting if runs && trial.attempts >= BOOT_ATTEMPTS_MAX => {
+                self.cells.trial = None;
+                self.dirty(Cell::Trial);
+                self.drop_claim();
+                self.end_update(Statement::FAILED, Reason::REVERT_FAILED, "");
+            }
+            TrialPhase::Reverting if runs => self.stage = Stage::Reverting,
+            TrialPhase::Reverting => {
+                let reason = trial.reason;
+                self.reverted(reason);
+            }
+        }
+    }
+
+    /// Answers [`BootAction::Look`]: what runs now of the component of [`super::Cells::trial`].
+    pub fn looked(&mut self, running: RunningImage, now: Millis) {
+        self.take_work();
+        if let Some(slot) = self
+            .active
+            .and_then(|active| self.running.get_mut(active.place))
+        {
+            *slot = running;
+        }
+        self.resume_trial(now);
+    }
+
+    /// Answers `activate`, `confirm`, `revert` and a `restart` that returned: whether a
+    /// restart is needed, or why it failed; `detail` is what the boot side has to add.
+    pub fn booted(&mut self, result: Result<bool, Reason>, detail: &str, now: Millis) {
+        let Some(Work::Boot(action)) = self.take_work() else {
+            return;
+        };
+        match (action, result) {
+            (BootAction::Activate, Ok(restart)) => {
+                self.set_phase(TrialPhase::Switched);
+                self.stage = if restart {
+                    Stage::Restarting(BootReason::UPDATE)
+                } else {
+                    Stage::Looking
+                };
+            }
+            (BootAction::Activate, Err(reason)) => {
+                self.detail = heapless::String::new();
+                for character in detail.chars() {
+                    if self.detail.push(character).is_err() {
+                        break;
+                    }
+                }
+                self.revert(reason);
+            }
+            (BootAction::Confirm, Ok(_)) => self.confirmed(),
+            // The trial goes on; its budget ends it.
+            (BootAction::Confirm, Err(_)) => {
+                self.set_phase(TrialPhase::Testing);
+                self.stage = Stage::Trial;
+            }
+            (BootAction::Revert, Ok(restart)) => {
+                self.count_attempt();
+                self.stage = if restart {
+                    Stage::Restarting(BootReason::REVERT)
+                } else {
+                    Stage::Looking
+                };
+            }
+            (BootAction::Revert, Err(_)) => {
+                self.count_attempt();
+                self.stage = Stage::Looking;
+            }
+            (BootAction::Restart(_), _) => self.stage = Stage::Looking,
+            (BootAction::SelfTest | BootAction::Look, _) => {}
+        }
+        self.trial_seen = now;
+    }
+
+    /// Answers [`BootAction::SelfTest`].
+    pub fn self_tested(&mut self, verdict: SelfTest, now: Millis) {
+        self.take_work();
+        self.self_test = verdict;
+        self.trial_seen = now;
+        if verdict == SelfTest::FAILED {
+            self.revert(Reason::SELF_TEST);
+        } else {
+            self.stage = Stage::Trial;
+        }
+    }
+
+    pub(super) fn handle_confirm(&mut self, update: UpdateId) {
+        if matches!(self.stage, Stage::Trial)
+            && self
+                .cells
+                .trial
+                .as_ref()
+                .is_some_and(|trial| trial.update == update)
+        {
+            self.set_phase(TrialPhase::Confirming);
+            self.stage = Stage::Confirming;
+        } else if self.cells.outbox.has_outcome_of(&update) {
+            self.restate();
+        }
+    }
+
+    /// `Boot::confirm` is durable: the outcome may be stated.
+    fn confirmed(&mut self) {
+        let (Some(active), Some(trial)) = (self.active, self.cells.trial.take()) else {
+            return;
+        };
+        self.dirty(Cell::Trial);
+        self.keep_running_image(active.place, &trial.image);
+        self.drop_claim();
+        if self.cells.outbox.has_outcome_of(&trial.update) {
+            self.active = None;
+            self.stage = Stage::Idle;
+        } else {
+            self.end_update(Statement::CONFIRMED, Reason::NONE, "");
+        }
+    }
+
+    /// Puts the old image back.
+    fn revert(&mut self, reason: Reason) {
+        if let Some(trial) = &mut self.cells.trial {
+            trial.reason = reason;
+            trial.attempts = 0;
+        }
+        self.set_phase(TrialPhase::Reverting);
+        self.stage = Stage::Reverting;
+        if matches!(self.link, LinkState::Greeting { .. } | LinkState::Online) {
+            self.leave_to_restart();
+        }
+    }
+
+    /// The old image runs.
+    fn reverted(&mut self, reason: Reason) {
+        self.cells.trial = None;
+        self.dirty(Cell::Trial);
+        // An image that nobody could be asked about stays staged; one that failed does not.
+        if !matches!(reason, Reason::NO_CONTACT | Reason::GATEWAY_SILENT) {
+            self.drop_claim();
+        }
+        let detail = core::mem::take(&mut self.detail);
+        self.end_update(Statement::REVERTED, reason, &detail);
+    }
+
+    fn set_phase(&mut self, phase: TrialPhase) {
+        if let Some(trial) = &mut self.cells.trial {
+            trial.phase = phase;
+            self.dirty(Cell::Trial);
+        }
+    }
+
+    fn count_attempt(&mut self) {
+        if let Some(trial) = &mut self.cells.trial {
+            trial.attempts = trial.attempts.saturating_add(1);
+            self.dirty(Cell::Trial);
+        }
+    }
+
+    /// A dial failed while an image is on trial: the budget counts it if there was a link.
+    pub(super) fn note_failed_dial(&mut self, fault: DialFault) {
+        if !matches!(self.stage, Stage::Trial) || fault == DialFault::NoLink {
+            return;
+        }
+        let Some(trial) = &mut self.cells.trial else {
+            return;
+        };
+        trial.dials = trial.dials.saturating_add(1);
+        let spent = trial.dials > trial.image.trial.dials;
+        self.dirty(Cell::Trial);
+        self.trial_heard_link = true;
+        if spent {
+            self.revert(Reason::GATEWAY_SILENT);
+        }
+    }
+
+    fn awake_left_ms(&self) -> Option<u64> {
+        let trial = self
+            .cells
+            .trial
+            .as_ref()
+            .filter(|_| matches!(self.stage, Stage::Trial))?;
+        let left = u64::from(trial.image.trial.awake_s.saturating_sub(trial.awake_s)) * 1000;
+        Some(left.min(u64::from(AWAKE_STORE_S) * 1000))
+    }
+
+    pub(super) fn trial_deadline(&self) -> Option<Millis> {
+        self.awake_left_ms().map(|left| self.trial_seen.after(left))
+    }
+
+    pub(super) fn trial_timeout(&mut self, now: Millis) {
+        let due = self.trial_deadline().is_some_and(|due| due <= now);
+        let Some(trial) = self.cells.trial.as_mut().filter(|_| due) else {
+            return;
+        };
+        let awake = u32::try_from(now.since(self.trial_seen) / 1000).unwrap_or(u32::MAX);
+        trial.awake_s = trial.awake_s.saturating_add(awake);
+        let spent = trial.awake_s >= trial.image.trial.awake_s;
+        self.trial_seen = now;
+        self.dirty(Cell::Trial);
+        if spent {
+            self.revert(if self.trial_heard_link {
+                Reason::GATEWAY_SILENT
+            } else {
+                Reason::NO_CONTACT
+            });
+        }
+    }
+}
