@@ -1,0 +1,295 @@
+//! The one writer: a thread that puts waiting changes into one transaction and answers after the commit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use dialhome_proto::id::Handle;
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::docs::EventDoc;
+use super::memory::{Flags, Memory};
+use super::seal::Seal;
+use super::sqlite::{self, explain_on, run};
+use super::{DeviceId, KeyRecord, StoreError};
+
+/// Changes that may wait for the writer: callers wait for room above it.
+const QUEUE: usize = 1024;
+/// Changes in one transaction, at most: bounds the memory and the time of a commit.
+const BATCH: usize = 256;
+/// Events that are kept; `events --since` below the oldest one says so.
+pub(crate) const EVENTS_KEPT: u64 = 100_000;
+/// Events between two prunings.
+const PRUNE_EVERY: u64 = 1_000;
+
+type Alone = Box<dyn FnOnce(&mut Connection) + Send>;
+
+enum Job {
+    Change(Box<dyn Change>),
+    /// Work outside every transaction: the swap of the whole database.
+    Alone(Alone),
+}
+
+/// A caller's change, and the caller that waits for its outcome.
+trait Change: Send {
+    /// Makes the change within the open transaction.
+    fn run(&mut self, write: &mut Write<'_>) -> Result<(), StoreError>;
+    /// Answers the caller: with the outcome, or with what broke the whole transaction.
+    fn answer(self: Box<Self>, broken: Option<&StoreError>);
+}
+
+struct Asked<T, F> {
+    change: Option<F>,
+    outcome: Result<T, StoreError>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, F: FnOnce(&mut Write<'_>) -> Result<T, StoreError> + Send> Change for Asked<T, F> {
+    fn run(&mut self, write: &mut Write<'_>) -> Result<(), StoreError> {
+        if let Some(change) = self.change.take() {
+            self.outcome = change(write);
+        }
+        self.outcome.as_ref().map(drop).map_err(Clone::clone)
+    }
+
+    fn answer(self: Box<Self>, broken: Option<&StoreError>) {
+        // The caller may have gone; a committed change stands all the same.
+        let _ = self
+            .answer
+            .send(broken.map_or(self.outcome, |error| Err(error.clone())));
+    }
+}
+
+/// A change on its way: the transaction, and what follows from it once it is committed.
+pub(crate) struct Write<'a> {
+    pub(crate) db: &'a Connection,
+    pub(crate) seal: &'a Seal,
+    pub(crate) memory: &'a Memory,
+    pub(crate) now: Timestamp,
+    pub(crate) after: After,
+}
+
+/// What follows from a committed change.
+#[derive(Default)]
+pub(crate) struct After {
+    /// Events to hand to whoever listens.
+    pub(crate) events: Vec<EventDoc>,
+    /// Devices to wake; none for all.
+    pub(crate) wakes: Vec<Option<DeviceId>>,
+    /// Devices whose flags must be computed anew.
+    pub(crate) touched: BTreeSet<DeviceId>,
+    /// Handles that are gone, and handles that are new.
+    pub(crate) keys: Vec<(Handle, Option<Arc<KeyRecord>>)>,
+    /// The hold over everything.
+    pub(crate) hold: Option<bool>,
+}
+
+impl Write<'_> {
+    /// Stores an event.
+    pub(crate) fn event(&mut self, event: NewEvent<'_>) -> Result<(), StoreError> {
+        let mut doc = EventDoc {
+            seq: 0,
+            at: self.now,
+            kind: event.kind.into(),
+            device: event.device.map(Into::into),
+            update: event.update.map(Into::into),
+            from: event.from.map(Into::into),
+            to: event.to.map(Into::into),
+            reason: event.reason.map(Into::into),
+        };
+        run(
+            self.db,
+            "INSERT INTO event (device, body) VALUES (?1, ?2)",
+            (&doc.device, sqlite::json(&doc)?),
+        )?;
+        doc.seq = self.db.last_insert_rowid().unsigned_abs();
+        if doc.seq.is_multiple_of(PRUNE_EVERY) {
+            run(
+                self.db,
+                "DELETE FROM event WHERE seq <= ?1",
+                [doc.seq.saturating_sub(EVENTS_KEPT).cast_signed()],
+            )?;
+        }
+        self.after.events.push(doc);
+        Ok(())
+    }
+
+    /// The device's flags may have changed: they are computed anew before the commit.
+    pub(crate) fn touch(&mut self, device: &str) {
+        self.after.touched.insert(DeviceId::stored(device));
+    }
+
+    /// Tells the device's session that there may be work.
+    pub(crate) fn wake(&mut self, device: &str) {
+        self.after.wakes.push(Some(DeviceId::stored(device)));
+    }
+
+    /// Tells every session that there may be work.
+    pub(crate) fn wake_all(&mut self) {
+        self.after.wakes.push(None);
+    }
+
+    /// Sets or removes a handle.
+    pub(crate) fn key(&mut self, handle: Handle, record: Option<KeyRecord>) {
+        self.after.keys.push((handle, record.map(Arc::new)));
+    }
+
+    /// Sets the hold over everything.
+    pub(crate) fn hold(&mut self, hold: bool) {
+        self.after.hold = Some(hold);
+    }
+}
+
+/// An event before it has a number.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct NewEvent<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) device: Option<&'a str>,
+    pub(crate) update: Option<&'a str>,
+    pub(crate) from: Option<&'a str>,
+    pub(crate) to: Option<&'a str>,
+    pub(crate) reason: Option<&'a str>,
+}
+
+/// The way to the writer's thread.
+#[derive(Clone)]
+pub(crate) struct Writer(mpsc::Sender<Job>);
+
+impl Writer {
+    /// Starts the thread; it ends when the last `Writer` is dropped.
+    pub(crate) fn start(
+        db: Connection,
+        seal: Arc<Seal>,
+        memory: Arc<Memory>,
+    ) -> Result<Self, StoreError> {
+        let (send, receive) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || serve(db, &seal, &memory, receive))
+            .map_err(|error| StoreError::Database(format!("no thread for the store: {error}")))?;
+        Ok(Self(send))
+    }
+
+    /// Makes a change; returns after it is committed.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Write<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Change(Box::new(Asked {
+            change: Some(change),
+            outcome: Err(StoreError::Stopped),
+            answer,
+        }));
+        self.0.send(job).await.map_err(|_| StoreError::Stopped)?;
+        answered.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Runs `work` with the connection to itself.
+    pub(crate) async fn alone<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Alone(Box::new(move |db| {
+            let _ = answer.send(work(db));
+        }));
+        self.0.send(job).await.map_err(|_| StoreError::Stopped)?;
+        answered.await.map_err(|_| StoreError::Stopped)
+    }
+}
+
+fn serve(mut db: Connection, seal: &Seal, memory: &Memory, mut jobs: mpsc::Receiver<Job>) {
+    let mut alone = None;
+    while let Some(first) = jobs.blocking_recv() {
+        let mut batch = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            match job {
+                Job::Change(change) => batch.push(change),
+                Job::Alone(work) => {
+                    alone = Some(work);
+                    break;
+                }
+            }
+            next = if batch.len() < BATCH {
+                jobs.try_recv().ok()
+            } else {
+                None
+            };
+        }
+        if !batch.is_empty() {
+            commit(&mut db, seal, memory, batch);
+        }
+        if let Some(work) = alone.take() {
+            work(&mut db);
+        }
+    }
+}
+
+/// Runs a batch in one transaction, then answers each change.
+fn commit(db: &mut Connection, seal: &Seal, memory: &Memory, mut batch: Vec<Box<dyn Change>>) {
+    let outcome = transaction(db, seal, memory, &mut batch);
+    if outcome.is_err() && !db.is_autocommit() {
+        let _ = db.execute_batch("ROLLBACK");
+    }
+    memory.health(outcome.as_ref().err());
+    let broken = match outcome {
+        Ok(afters) => {
+            for (after, flags) in afters {
+                memory.apply(after, flags);
+            }
+            None
+        }
+        Err(error) => Some(error),
+    };
+    for change in batch {
+        change.answer(broken.as_ref());
+    }
+}
+
+/// What follows from a change, and the flags of the devices that it touched.
+type Follow = (After, Vec<(DeviceId, Flags)>);
+
+/// The batch in one transaction. A change that fails is taken back alone; an error here breaks them all.
+fn transaction(
+    db: &mut Connection,
+    seal: &Seal,
+    memory: &Memory,
+    batch: &mut [Box<dyn Change>],
+) -> Result<Vec<Follow>, StoreError> {
+    let fault = |error| explain_on(db, error);
+    let mut afters = Vec::with_capacity(batch.len());
+    db.execute_batch("BEGIN IMMEDIATE").map_err(fault)?;
+    for change in batch {
+        db.execute_batch("SAVEPOINT change").map_err(fault)?;
+        let mut write = Write {
+            db,
+            seal,
+            memory,
+            now: super::now(),
+            after: After::default(),
+        };
+        let outcome = change.run(&mut write);
+        let after = write.after;
+        match outcome {
+            // SQLite has rolled everything back: the disk is full, or the file cannot be written.
+            Err(error) if db.is_autocommit() => return Err(error),
+            Err(_) => db
+                .execute_batch("ROLLBACK TO change; RELEASE change")
+                .map_err(fault)?,
+            Ok(()) => {
+                db.execute_batch("RELEASE change").map_err(fault)?;
+                let flags = after
+                    .touched
+                    .iter()
+                    .map(|device| Ok((device.clone(), Flags::of(db, device)?)));
+                let flags = flags.collect::<Result<_, StoreError>>()?;
+                afters.push((after, flags));
+            }
+        }
+    }
+    db.execute_batch("COMMIT").map_err(fault)?;
+    Ok(afters)
+}
