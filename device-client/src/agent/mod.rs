@@ -1,1 +1,13 @@
-//! agent (in work).
+//! `dialhome-agent`: the client on Linux, with files for slots and journal.
+
+pub mod boot_linux;
+pub mod command;
+pub mod config;
+mod durable;
+pub mod journal_file;
+pub mod rng_system;
+pub mod signals;
+pub mod slot_file;
+pub mod state;
+mod switch;
+pub mod transport_tcp;

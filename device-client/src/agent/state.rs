@@ -1,0 +1,154 @@
+//! The state directory: its layout, and the lock that keeps a second agent out.
+//!
+//! ```text
+//! STATE/lock          held while an agent runs; holds its process number
+//! STATE/journal/      cells of the journal, two copies each
+//! STATE/slots/a, b    images
+//! STATE/current       symbolic link to the image that runs
+//! STATE/switch        there while an image is being tried, or the old one brought back
+//! STATE/boot_id       the kernel's boot id at the last start
+//! ```
+
+use core::fmt;
+use std::{
+    borrow::ToOwned as _,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    string::String,
+};
+
+use rustix::fs::FlockOperation;
+
+/// A state directory that this process alone uses.
+#[derive(Debug)]
+pub struct State {
+    dir: PathBuf,
+    /// Locked until this is dropped, or the process ends in any way.
+    _lock: File,
+}
+
+/// Why a state directory cannot be used.
+#[derive(Debug)]
+pub enum StateError {
+    /// Another process holds the lock.
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The other's process number as it wrote it, empty where it did not.
+        process: String,
+    },
+    /// The directory, or something in it, cannot be made or opened.
+    Unusable {
+        /// What could not be used.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse { dir, process } => {
+                write!(f, "state {}: another dialhome-agent", dir.display())?;
+                if !process.is_empty() {
+                    write!(f, " (process {process})")?;
+                }
+                f.write_str(
+                    " uses it. Stop that one, or give this one a --state directory of its own",
+                )
+            }
+            Self::Unusable { path, error } => write!(
+                f,
+                "state {}: {error}. --state must be a directory on a disk with room, which this user may write",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl core::error::Error for StateError {}
+
+impl State {
+    /// Makes the directory where it is not there yet (mode 0700), and takes its lock.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let unusable = |path: &Path, error| StateError::Unusable {
+            path: path.to_owned(),
+            error,
+        };
+        for path in [dir.to_owned(), dir.join("journal"), dir.join("slots")] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&path)
+                .map_err(|error| unusable(&path, error))?;
+        }
+        // An absolute path holds for commands that change their directory.
+        let dir = fs::canonicalize(dir).map_err(|error| unusable(dir, error))?;
+        let path = dir.join("lock");
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| unusable(&path, error))?;
+        if let Err(errno) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if errno != rustix::io::Errno::WOULDBLOCK {
+                return Err(unusable(&path, errno.into()));
+            }
+            let mut process = String::new();
+            // Who it is only helps the message.
+            let _ = (&lock).take(20).read_to_string(&mut process);
+            let process = process.trim().to_owned();
+            return Err(StateError::InUse { dir, process });
+        }
+        lock.set_len(0)
+            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+            .and_then(|()| super::durable::sync_dir(&dir))
+            .map_err(|error| unusable(&path, error))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// The directory, absolute.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{os::unix::fs::PermissionsExt as _, string::ToString as _};
+
+    #[test]
+    fn a_second_agent_on_one_state_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/state");
+        let first = State::open(&path).unwrap();
+        let message = State::open(&path).unwrap_err().to_string();
+        let process = std::process::id().to_string();
+        assert!(message.contains("another dialhome-agent"), "{message}");
+        assert!(message.contains(&process), "{message}");
+        drop(first);
+        State::open(&path).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_state_that_is_a_file_is_refused_in_words() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        fs::write(&path, "x").unwrap();
+        let message = State::open(&path).unwrap_err().to_string();
+        assert!(message.contains("--state must be a directory"), "{message}");
+    }
+}
