@@ -3,8 +3,9 @@
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use dialhome_proto::link::{Aead, nonce};
 
-/// The AEAD of the records. The key is expanded on every call: see the numbers
-/// in spec/limits.md.
+/// The AEAD of the records. The key is expanded on every call, which was measured
+/// at 30 ns beside the 620 ns that sealing a chunk of 1 KiB takes, 0.03 s per GiB:
+/// too little to keep expanded keys (over 500 bytes each) for.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct LcAead;
 

@@ -41,7 +41,7 @@ impl Responder {
         Self { replays }
     }
 
-    /// Checks a board's first message, without any X25519: symmetric work of some
+    /// Checks a board's first message, without any X25519: symmetric work of some 4
     /// microseconds, so that a stranger's flood is cheap to refuse.
     ///
     /// `key` is the device key whose handle the preamble names, `None` where no
@@ -130,7 +130,7 @@ impl Checked {
         self.handle
     }
 
-    /// Makes the answer and the session's keys. Costs two X25519, about 0.1 ms
+    /// Makes the answer and the session's keys. Costs two X25519, some 0.06 ms
     /// of one core.
     ///
     /// # Errors
