@@ -439,13 +439,19 @@ fn bad_first_messages_are_refused_as_in_the_vectors() {
     let base = &cases(HANDSHAKE, "cases")[0];
     let key = DeviceKey::new(array(base, "device_key"));
     let preamble = Preamble::new(key.handle());
+    let mut weak = 0;
     for case in cases(HANDSHAKE, "invalid_first") {
-        let message_1 = array(&case, "message_1");
         let fault = Responder::default()
-            .check(&preamble, &message_1, Some(&key))
+            .check(&preamble, &array(&case, "message_1"), Some(&key))
+            .and_then(super::Checked::reply)
             .unwrap_err();
         assert_eq!(fault.code().to_string(), case["error"], "{}", case["name"]);
+        weak += u32::from(fault == Rejected::WeakEphemeral);
     }
+    assert_eq!(
+        weak, 3,
+        "those with a right tag and an ephemeral key of small order"
+    );
 }
 
 fn records_at(key: [u8; 32], number: u64) -> Records {
