@@ -264,7 +264,7 @@ fn a_first_message_that_passes_costs_x25519_only_in_the_reply() {
 #[test]
 fn a_replayed_first_message_is_refused_without_x25519() {
     let (key, responder) = (key(7), Responder::default());
-    let flights: Vec<_> = (0..REPLAY_EPHEMERALS as u8)
+    let flights: Vec<_> = (0..u8::try_from(REPLAY_EPHEMERALS).unwrap())
         .map(|n| dial(&key, [n + 1; 32]).1)
         .collect();
     for flight in &flights {
