@@ -1,0 +1,535 @@
+//! `dialhome image sign`: a firmware file to a signed image, on the operator's machine, without a gateway.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write as _};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use dialhome_proto::id::Digest;
+use dialhome_proto::manifest::{Required, TrialBudget};
+use ed25519_dalek::SigningKey;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::error::CliError;
+use crate::image::container::{Container, ContainerError, Head, MAGIC};
+use crate::image::hex::{HexError, Select};
+use crate::image::key;
+use crate::image::name::{ImageName, NameError};
+use crate::image::sign::{Description, SignError, sign};
+use crate::image::source::{Format, Made, make};
+
+/// A file and how it is to be signed: the arguments that `image sign` and `image add` share.
+///
+/// `image add` also takes a file that is signed already, so no option is required by the parser; [`run`] and
+/// [`load`] say what is missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct SignArgs {
+    /// The firmware: .hex and .ihex become a flat image, every other file goes unchanged
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The product that the image is for
+    #[arg(long, value_name = "P")]
+    pub product: Option<String>,
+    /// The image's version, for people: letters, digits and . _ + ~ -
+    #[arg(long, value_name = "V")]
+    pub version: Option<String>,
+    /// A private key that signs; up to three, for boards that ask for several signatures
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
+    /// The component that it is for [default: 0, the main one]
+    #[arg(long, value_name = "N")]
+    pub component: Option<u8>,
+    /// Its place in the order of images [default: the time in Unix seconds]
+    #[arg(long, value_name = "N")]
+    pub counter: Option<u64>,
+    /// Once this image is confirmed, the board takes nothing with a lower counter, for ever [default: 0, which
+    /// rules nothing out]
+    #[arg(long, value_name = "N")]
+    pub floor: Option<u64>,
+    /// Hardware revisions that it is for, both ends included [default: 0..65535]
+    #[arg(long, value_name = "A..B")]
+    pub hardware: Option<Hardware>,
+    /// Only for this device; up to four
+    #[arg(long, value_name = "ID")]
+    pub device: Vec<String>,
+    /// Another component must run this image; up to two
+    #[arg(long, value_name = "COMPONENT=SHA256")]
+    pub require: Vec<Require>,
+    /// Mark it as a security update
+    #[arg(long)]
+    pub security: bool,
+    /// Boots that it has to prove itself [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub trial_boots: Option<u8>,
+    /// Failed dials, while the link is up, that it has to prove itself [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub trial_dials: Option<u16>,
+    /// Time awake that it has to prove itself, as in 90m or 24h [default: 24h]
+    #[arg(long, value_name = "DUR", value_parser = trial_awake)]
+    pub trial_awake: Option<u32>,
+    /// Take the file as it is, whatever it is called
+    #[arg(long, conflicts_with_all = ["segment", "skip"])]
+    pub raw: bool,
+    /// Of an Intel HEX file, take the segment that holds this address
+    #[arg(long, value_name = "ADDR", value_parser = address, conflicts_with = "skip")]
+    pub segment: Option<u32>,
+    /// Of an Intel HEX file, leave this range out, both ends included; may be repeated
+    #[arg(long, value_name = "ADDR-ADDR")]
+    pub skip: Vec<Skip>,
+}
+
+/// The arguments of `dialhome image sign`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub struct SignCommand {
+    /// What to sign, and how.
+    #[command(flatten)]
+    pub sign: SignArgs,
+    /// Where the signed image goes; a file that is there is replaced
+    #[arg(long, value_name = "X.dhi")]
+    pub out: PathBuf,
+}
+
+/// `A..B`, or `N` for one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hardware(pub RangeInclusive<u16>);
+
+impl FromStr for Hardware {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) if first <= last => Ok(Self(first..=last)),
+            (Ok::<u16, _>(_), Ok::<u16, _>(_)) => {
+                Err("the first revision is above the last".into())
+            }
+            _ => Err("write A..B with numbers from 0 to 65535, as in 3..5".into()),
+        }
+    }
+}
+
+/// `ADDR-ADDR`, first and last address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skip(pub RangeInclusive<u32>);
+
+impl FromStr for Skip {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (first, last) = text
+            .split_once('-')
+            .ok_or("write the first and the last address, as in 0x10001000-0x100010FF")?;
+        let (first, last) = (address(first)?, address(last)?);
+        if first > last {
+            return Err("the first address is above the last".into());
+        }
+        Ok(Self(first..=last))
+    }
+}
+
+/// `COMPONENT=SHA256`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Require(pub Required);
+
+impl FromStr for Require {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = "write COMPONENT=SHA256: a number from 0 to 255 and 64 hexadecimal digits";
+        let (component, digest) = text.split_once('=').ok_or(form)?;
+        Ok(Self(Required {
+            component: component.parse().map_err(|_| form)?,
+            digest: Digest::from_hex(digest).ok_or(form)?,
+        }))
+    }
+}
+
+/// An address in hexadecimal (`0x...`) or decimal digits.
+fn address(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|_| format!("`{text}` is not an address: write it as in 0x10001000"))
+}
+
+fn trial_awake(text: &str) -> Result<u32, String> {
+    let form = "write a time from 1s on, as in 90m or 24h";
+    let duration: SignedDuration = text.parse().map_err(|_| form)?;
+    match u32::try_from(duration.as_secs()) {
+        Ok(seconds) if seconds > 0 => Ok(seconds),
+        _ => Err(form.into()),
+    }
+}
+
+/// A signed image, and what a person should know about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// Manifest, source and payload.
+    pub container: Container,
+    /// Of Intel HEX: address of the image's first byte.
+    pub base: Option<u32>,
+    /// Of Intel HEX: bytes that the file did not mention, filled with 0xFF.
+    pub filled: usize,
+}
+
+impl Signed {
+    /// The facts for people and scripts.
+    #[must_use]
+    pub fn summary(&self, out: Option<&Path>) -> Summary {
+        let head = &self.container.head;
+        let (manifest, entry) = (head.parsed(), head.entry());
+        Summary {
+            image: head.name().to_string(),
+            product: manifest.product().into(),
+            component: entry.component,
+            version: entry.version.into(),
+            counter: entry.counter,
+            floor: entry.floor,
+            hardware: [entry.hardware_min, entry.hardware_max],
+            size: entry.size,
+            digest: entry.sha256.to_string(),
+            manifest_digest: manifest.digest().to_string(),
+            source: head.source.name.clone(),
+            source_format: head.source.format.name(),
+            source_digest: head.source.sha256.to_string(),
+            base: self.base.map(|base| format!("{base:#010x}")),
+            filled: self.filled,
+            signers: manifest
+                .signatures()
+                .map(|(signer, _)| signer.to_string())
+                .collect(),
+            out: out.map(Path::to_path_buf),
+        }
+    }
+}
+
+/// What `image sign` reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// `P[/component]@V`.
+    pub image: String,
+    /// The product.
+    pub product: String,
+    /// The component.
+    pub component: u8,
+    /// The version.
+    pub version: String,
+    /// The counter.
+    pub counter: u64,
+    /// The lowest counter that may follow once it is confirmed.
+    pub floor: u64,
+    /// Hardware revisions, first and last.
+    pub hardware: [u16; 2],
+    /// Bytes of the payload.
+    pub size: u32,
+    /// SHA-256 of the payload.
+    pub digest: String,
+    /// SHA-256 of the manifest's body.
+    pub manifest_digest: String,
+    /// The file's name.
+    pub source: String,
+    /// `raw` or `hex`.
+    pub source_format: &'static str,
+    /// The file's SHA-256.
+    pub source_digest: String,
+    /// Of Intel HEX: address of the first byte.
+    pub base: Option<String>,
+    /// Of Intel HEX: bytes filled with 0xFF.
+    pub filled: usize,
+    /// The signers' ids.
+    pub signers: Vec<String>,
+    /// The file that was written.
+    pub out: Option<PathBuf>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}  {} bytes", self.image, self.size)?;
+        writeln!(f, "  payload   sha256 {}", self.digest)?;
+        writeln!(
+            f,
+            "  source    sha256 {}  {}",
+            self.source_digest, self.source
+        )?;
+        if let Some(base) = &self.base {
+            writeln!(
+                f,
+                "  flat      from {base}, {} bytes filled with 0xFF",
+                self.filled
+            )?;
+        }
+        writeln!(f, "  manifest  {}", self.manifest_digest)?;
+        write!(
+            f,
+            "  counter   {}, floor {}, hardware {}..{}\n  signed by {}",
+            self.counter,
+            self.floor,
+            self.hardware[0],
+            self.hardware[1],
+            self.signers.join(", ")
+        )?;
+        match &self.out {
+            Some(out) => write!(f, "\n  written   {}", out.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Signs the file.
+///
+/// # Errors
+/// Exit code 2 where an option is missing or wrong, 1 where the file, a key or the manifest is.
+pub fn run(args: &SignArgs) -> Result<Signed, CliError> {
+    run_at(args, Timestamp::now())
+}
+
+/// Signs the file and writes the signed image.
+///
+/// # Errors
+/// As [`run`], and exit code 1 where the signed image cannot be written.
+pub fn run_to_file(command: &SignCommand) -> Result<Signed, CliError> {
+    let signed = run(&command.sign)?;
+    write_whole(&command.out, &signed.container).map_err(|error| {
+        CliError::failed(
+            "file",
+            format!("{} cannot be written: {error}.", command.out.display()),
+        )
+    })?;
+    Ok(signed)
+}
+
+/// For `image add`: a file that is signed already is read and checked, every other one is signed.
+///
+/// # Errors
+/// As [`run`]; exit code 2 also where a signed file comes with options of signing, 1 where it is damaged.
+pub fn load(args: &SignArgs) -> Result<Signed, CliError> {
+    let content = read(&args.file)?;
+    if !content.starts_with(MAGIC) {
+        let format = if args.raw {
+            Format::Raw
+        } else {
+            Format::of(&args.file)
+        };
+        return sign_content(args, content, format, Timestamp::now());
+    }
+    let only_file = SignArgs {
+        file: args.file.clone(),
+        ..SignArgs::default()
+    };
+    if *args != only_file {
+        return Err(
+            CliError::wrong_use(format!("{} is signed already.", args.file.display()))
+                .hint("Leave the options of signing out, or sign the original file again."),
+        );
+    }
+    let container = Container::parse(&content)?;
+    Ok(Signed {
+        container,
+        base: None,
+        filled: 0,
+    })
+}
+
+fn run_at(args: &SignArgs, now: Timestamp) -> Result<Signed, CliError> {
+    let content = read(&args.file)?;
+    if content.starts_with(MAGIC) && !args.raw {
+        return Err(CliError::failed(
+            "signed_already",
+            format!("{} is a signed image already.", args.file.display()),
+        )
+        .hint("Sign the original file, or take this one as it is with --raw."));
+    }
+    let format = if args.raw {
+        Format::Raw
+    } else {
+        Format::of(&args.file)
+    };
+    sign_content(args, content, format, now)
+}
+
+fn sign_content(
+    args: &SignArgs,
+    content: Vec<u8>,
+    format: Format,
+    now: Timestamp,
+) -> Result<Signed, CliError> {
+    let about = describe(args, now)?;
+    let select = select(args, format)?;
+    let keys = read_keys(args)?;
+    let made = make(&args.file, content, format, &select)
+        .map_err(|error| hex_error(&args.file, &error))?;
+    if made.payload.is_empty() {
+        return Err(CliError::failed(
+            "empty_file",
+            format!("{} is empty.", args.file.display()),
+        ));
+    }
+    finish(made, &about, &keys)
+}
+
+fn finish(made: Made, about: &Description, keys: &[SigningKey]) -> Result<Signed, CliError> {
+    let manifest = sign(&made.payload, about, keys)?;
+    let head = Head {
+        manifest,
+        source: made.source,
+    };
+    Ok(Signed {
+        container: Container {
+            head,
+            payload: made.payload,
+        },
+        base: made.base,
+        filled: made.filled,
+    })
+}
+
+fn describe(args: &SignArgs, now: Timestamp) -> Result<Description, CliError> {
+    let mut missing = Vec::new();
+    if args.product.is_none() {
+        missing.push("--product P");
+    }
+    if args.version.is_none() {
+        missing.push("--version V");
+    }
+    if args.key.is_empty() {
+        missing.push("--key FILE");
+    }
+    let (Some(product), Some(version), []) = (&args.product, &args.version, missing.as_slice())
+    else {
+        return Err(CliError::wrong_use(format!(
+            "{} is not signed yet, and signing needs {}.",
+            args.file.display(),
+            missing.join(" and ")
+        )));
+    };
+    let component = args.component.unwrap_or(0);
+    let name = ImageName::new(product, component, version)?;
+    // A clock before 1970 would make a counter that every board has passed.
+    let counter = match args.counter {
+        Some(counter) => counter,
+        None => u64::try_from(now.as_second())
+            .ok()
+            .filter(|seconds| *seconds > 0)
+            .ok_or_else(|| {
+                CliError::failed("clock", "This machine's clock stands before 1970.")
+                    .hint("Set the clock, or state the --counter.")
+            })?,
+    };
+    Ok(Description {
+        product: name.product,
+        version: name.version,
+        component,
+        counter,
+        floor: args.floor.unwrap_or(0),
+        hardware: args
+            .hardware
+            .clone()
+            .map_or(0..=u16::MAX, |hardware| hardware.0),
+        devices: args.device.clone(),
+        security: args.security,
+        trial: TrialBudget {
+            boots: args.trial_boots.unwrap_or(0),
+            dials: args.trial_dials.unwrap_or(0),
+            awake_s: args.trial_awake.unwrap_or(0),
+        },
+        requires: args.require.iter().map(|require| require.0).collect(),
+    })
+}
+
+fn select(args: &SignArgs, format: Format) -> Result<Select, CliError> {
+    let select = match args.segment {
+        Some(address) => Select::Segment(address),
+        None if args.skip.is_empty() => Select::Whole,
+        None => Select::Without(args.skip.iter().map(|skip| skip.0.clone()).collect()),
+    };
+    if format == Format::Raw && select != Select::Whole {
+        return Err(CliError::wrong_use(format!(
+            "--segment and --skip are for Intel HEX, and {} is taken as it is.",
+            args.file.display()
+        ))
+        .hint("Intel HEX files are called .hex or .ihex."));
+    }
+    Ok(select)
+}
+
+fn read_keys(args: &SignArgs) -> Result<Vec<SigningKey>, CliError> {
+    // Counted before they are read: the error is about the command line.
+    if args.key.len() > dialhome_proto::limits::SIGNATURES_MAX {
+        return Err(SignError::Keys(args.key.len()).into());
+    }
+    let keys = args.key.iter().map(|path| key::read_private(path));
+    keys.collect::<Result<_, _>>().map_err(CliError::from)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CliError> {
+    fs::read(path).map_err(|error| {
+        CliError::failed(
+            "file",
+            format!("{} cannot be read: {error}.", path.display()),
+        )
+    })
+}
+
+/// Writes beside `out` and renames, so that a reader never sees half a file under that name.
+fn write_whole(out: &Path, container: &Container) -> io::Result<()> {
+    let mut beside = out.as_os_str().to_owned();
+    beside.push(format!(".{}.part", std::process::id()));
+    let beside = PathBuf::from(beside);
+    let written = File::create(&beside).and_then(|file| {
+        let mut writer = BufWriter::new(file);
+        container.write(&mut writer)?;
+        writer.flush()?;
+        writer.get_ref().sync_all()?;
+        fs::rename(&beside, out)
+    });
+    if written.is_err() {
+        drop(fs::remove_file(&beside));
+    }
+    written
+}
+
+fn hex_error(path: &Path, error: &HexError) -> CliError {
+    let failed = CliError::failed("bad_hex", format!("{}: {error}.", path.display()));
+    match error.hint() {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
+}
+
+impl From<SignError> for CliError {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::Keys(_) | SignError::DuplicateKey(_) => Self::wrong_use(format!("{error}.")),
+            SignError::TooBig(_) => Self::failed("image_too_big", format!("{error}.")),
+            SignError::Manifest(_) | SignError::Statement(_) => {
+                Self::wrong_use(format!("A board would refuse this: {error}."))
+            }
+        }
+    }
+}
+
+impl From<NameError> for CliError {
+    fn from(error: NameError) -> Self {
+        Self::wrong_use(format!("{error}."))
+    }
+}
+
+impl From<ContainerError> for CliError {
+    fn from(error: ContainerError) -> Self {
+        let failed = Self::failed("bad_image", format!("{error}."));
+        match error {
+            ContainerError::NotContainer => failed.hint("Make one with `dialhome image sign`."),
+            ContainerError::SeveralImages(_) => failed,
+            _ => failed.hint("Copy the file again, or sign the image again."),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "sign_tests.rs"]
+mod tests;
