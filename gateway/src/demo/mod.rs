@@ -94,18 +94,17 @@ pub async fn run(options: Options) -> Result<(), DemoError> {
         }),
     };
     view.finish();
+    let logs = folder.path().join("logs");
     match &told {
-        Ok(()) if !options.keep => {}
+        Ok(()) | Err(DemoError::Interrupted) if !options.keep => {}
+        _ if !logs.exists() => {}
         Ok(()) => view.say(format!(
             "\nEverything is kept in {}",
             folder.path().display()
         )),
         Err(_) => {
             folder.disable_cleanup(true);
-            view.say(format!(
-                "\nThe logs are in {}",
-                folder.path().join("logs").display()
-            ));
+            view.say(format!("\nThe logs are in {}", logs.display()));
         }
     }
     told

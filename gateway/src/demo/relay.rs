@@ -94,7 +94,7 @@ pub struct Faults {
     pub stall_for: Range<Duration>,
     /// Bytes go on in writes of such a size, drawn anew for each write. `None`: as they came.
     pub segment: Option<Range<usize>>,
-    /// Bytes that came may wait up to so long for others, and then go on in one write.
+    /// Some of the bytes that came wait up to so long for others, and go on in one write with them.
     pub merge: Option<Duration>,
     /// Bytes a second, in each direction of each mapping.
     pub rate: Option<u64>,

@@ -172,7 +172,7 @@ impl Stage {
         let faults = Faults {
             seed: number as u64,
             idle_timeout: Some(Duration::from_secs(20)),
-            segment: Some(1..4096),
+            segment: Some(1..8192),
             merge: Some(Duration::from_millis(1)),
             rate: Some((self.size / TRANSFER_S).clamp(16 * 1024, 16 << 20)),
             dead_after: DEAD_AFTER,

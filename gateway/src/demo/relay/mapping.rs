@@ -18,6 +18,11 @@ use super::{Action, Cut, Direction, Segment, Shared, locked, reset};
 /// Bytes that wait in one direction, at most.
 const BUFFER_LEN: usize = 16 * 1024;
 
+/// How far a direction with a rate may fall behind and catch up.
+const CATCH_UP: Duration = Duration::from_millis(20);
+/// One in so many reads waits for more to merge with.
+const MERGE_ONE_IN: u32 = 4;
+
 /// Why relaying stopped.
 enum End {
     /// Both ends closed, or one of them reset the connection.
@@ -253,7 +258,9 @@ impl Pump<'_> {
                     let piece = usize::try_from(rate / 50).unwrap_or(BUFFER_LEN).max(1);
                     let step = self.next_step((filled - sent).min(piece));
                     let taken = Duration::from_secs_f64(step.bytes as f64 / rate as f64);
-                    free_at = free_at.max(Instant::now()) + taken;
+                    // Timers are late by a millisecond or so: what they cost may be caught up.
+                    let earliest = Instant::now().checked_sub(CATCH_UP).unwrap_or(free_at);
+                    free_at = free_at.max(earliest) + taken;
                     sent += self
                         .forward(&mut to, &mut buffer[sent..filled], step)
                         .await?;
@@ -269,7 +276,9 @@ impl Pump<'_> {
 
     fn merge_wait(&self) -> Option<Duration> {
         let most = self.shared.faults.merge?;
-        Some(locked(self.plan).random.random_range(Duration::ZERO..=most))
+        let random = &mut locked(self.plan).random;
+        (random.random_range(0..MERGE_ONE_IN) == 0)
+            .then(|| random.random_range(Duration::ZERO..=most))
     }
 
     /// Waits while this mapping, or the whole relay, holds its bytes.

@@ -261,9 +261,9 @@ async fn rate_is_an_upper_bound() {
     let sent = pattern(30_000);
     gateway.write_all(&sent).await.unwrap();
     assert!(receive(&mut board, sent.len()).await == sent);
-    // The last piece, 20 ms, is sent before its time is up.
+    // The last piece is sent before its time is up, and 20 ms may be caught up.
     assert!(
-        began.elapsed() >= Duration::from_millis(270),
+        began.elapsed() >= Duration::from_millis(250),
         "{:?}",
         began.elapsed()
     );
