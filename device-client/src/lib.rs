@@ -9,8 +9,10 @@ extern crate std;
 #[cfg(feature = "agent")]
 pub mod agent;
 pub mod boot;
+pub mod client;
 pub mod crypto;
 pub mod journal;
+mod random;
 pub mod rng;
 pub mod slot;
 pub mod transport;

@@ -3,12 +3,10 @@
 //! parameter: where it comes from is the porter's business.
 
 mod aead;
-mod crc;
 mod handshake;
 mod noise;
 mod signature;
 
 pub use aead::SoftAead;
-pub use crc::{Crc32, crc32};
 pub use handshake::{HandshakeFault, Initiator};
 pub use signature::Ed25519;

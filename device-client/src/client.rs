@@ -1,0 +1,659 @@
+//! The client: the machine of `dialhome_proto::device`, driven over the porter's traits.
+//!
+//! [`Client::poll`] does whatever can be done now and returns when it wants to be
+//! called again; it never waits. How the caller waits, in a blocking `poll(2)`, a
+//! `wfi` or an async executor, is the caller's.
+
+use crate::boot::{Activation, Boot, BootError, Restart, Running};
+use crate::crypto::{Ed25519, HandshakeFault, Initiator, SoftAead};
+use crate::journal::Journal;
+use crate::random::Random;
+use crate::rng::Rng;
+use crate::slot::{Slot, SlotError};
+use crate::transport::Transport;
+use dialhome_proto::code::{ByeReason, DigestFrom, Reason};
+use dialhome_proto::device::{
+    BootAction, CELL_LEN, Cell, Cells, ComponentConfig, Config, DialFault, GatewayList, KeyUse,
+    LinkState, Machine, RunningImage, Work,
+};
+use dialhome_proto::limits::{BOARD_RECORD_MAX, COMPONENTS_MAX, HANDSHAKE_MS, RECORD_HEADER, TAG};
+use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records, record_len};
+use dialhome_proto::statement::GatewaysStatement;
+use dialhome_proto::time::Millis;
+use dialhome_proto::trust::TrustSet;
+use heapless::{String, Vec};
+
+/// Longest record to the gateway, in bytes, with its length.
+const SEND_LEN: usize = RECORD_HEADER + BOARD_RECORD_MAX;
+/// Time for the last frames to leave before the connection is closed, in milliseconds.
+const LEAVE_MS: u64 = 5_000;
+/// Steps of one `poll`: a stream of records must not keep the caller from its own work.
+const STEPS_MAX: usize = 256;
+
+/// What the board was provisioned with.
+#[derive(Clone, Copy, Debug)]
+pub struct Provision<'p> {
+    /// The key, unless the journal has a newer one.
+    pub key: &'p DeviceKey,
+    /// Gateways, `HOST:PORT`, unless the journal has a newer list.
+    pub gateways: &'p [&'p str],
+    /// Whom images are trusted from, unless the journal has a newer set; without one
+    /// every update is refused.
+    pub trust: Option<&'p TrustSet>,
+}
+
+/// What the porter implements, together.
+#[derive(Debug)]
+pub struct Parts<T, S, J, B, R> {
+    /// The way to the gateway.
+    pub transport: T,
+    /// Where images go.
+    pub slot: S,
+    /// What survives a power cut.
+    pub journal: J,
+    /// What runs, and what runs next.
+    pub boot: B,
+    /// Noise.
+    pub rng: R,
+}
+
+/// What [`Client::poll`] wants next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wake {
+    /// Call again at this time at the latest; `None`: only when the link says so.
+    pub at: Option<Millis>,
+    /// Call again when bytes have arrived.
+    pub on_receive: bool,
+    /// Call again when bytes can be sent.
+    pub on_send: bool,
+    /// `Boot::restart` was called and returned: drop the client, and start another.
+    pub restarting: bool,
+}
+
+/// A connection between `connect` and its first record.
+struct Shaking {
+    initiator: Initiator,
+    due: Millis,
+}
+
+/// The client of one board. `RX` is the receive buffer in bytes, record length
+/// included: 2 more than what Hello declares.
+pub struct Client<'c, T, S, J, B, R, const RX: usize> {
+    machine: Machine<'c>,
+    provision: Provision<'c>,
+    parts: Parts<T, S, J, B, R>,
+    random: Random,
+    shaking: Option<Shaking>,
+    records: Option<Records>,
+    rx: [u8; RX],
+    rx_len: usize,
+    /// Plaintext of the record that work points into.
+    plaintext_len: usize,
+    tx: [u8; SEND_LEN],
+    tx_sent: usize,
+    tx_len: usize,
+    leave_due: Option<Millis>,
+    restarting: bool,
+}
+
+impl<'c, T, S, J, B, R, const RX: usize> Client<'c, T, S, J, B, R, RX>
+where
+    T: Transport,
+    S: Slot,
+    J: Journal,
+    B: Boot,
+    R: Rng,
+{
+    /// Starts after a boot: loads the journal, asks what runs, and decides about an
+    /// image on trial. `config.receive_buffer` is taken from `RX`.
+    ///
+    /// Cells that the journal cannot read count as empty: the board then dials with its
+    /// provisioned key, and an image on its way starts over.
+    pub fn start(
+        mut config: Config<'c>,
+        provision: Provision<'c>,
+        mut parts: Parts<T, S, J, B, R>,
+        now: Millis,
+    ) -> Self {
+        config.receive_buffer = u16::try_from(RX - RECORD_HEADER).unwrap_or(u16::MAX);
+        config.gateways = u8::try_from(provision.gateways.len()).unwrap_or(u8::MAX);
+        let mut cells = Cells {
+            trust: provision.trust.cloned(),
+            ..Cells::default()
+        };
+        for _ in config.components.iter().take(COMPONENTS_MAX) {
+            let _ = cells.images.push(Default::default());
+        }
+        let mut buffer = [0; CELL_LEN];
+        for cell in Cell::ALL {
+            if let Ok(Some(len)) = parts.journal.load(cell.number(), &mut buffer)
+                && let Some(bytes) = buffer.get(..len)
+            {
+                cells.load(cell, bytes);
+            }
+        }
+        let running = running(&mut parts.boot, config.components, &cells);
+        let key = key_in_force(&cells, provision.key, KeyUse::Current);
+        let (mut random, _) = Random::start(&mut parts.journal, &key, &mut parts.rng);
+        let drawn = random.draw(&mut parts.rng);
+        let seed = drawn
+            .first_chunk::<8>()
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Self {
+            machine: Machine::new(config, cells, running, seed, now),
+            provision,
+            parts,
+            random,
+            shaking: None,
+            records: None,
+            rx: [0; RX],
+            rx_len: 0,
+            plaintext_len: 0,
+            tx: [0; SEND_LEN],
+            tx_sent: 0,
+            tx_len: 0,
+            leave_due: None,
+            restarting: false,
+        }
+    }
+
+    /// The machine, to look at.
+    pub const fn machine(&self) -> &Machine<'c> {
+        &self.machine
+    }
+
+    /// The porter's parts.
+    pub const fn parts(&mut self) -> &mut Parts<T, S, J, B, R> {
+        &mut self.parts
+    }
+
+    /// Gives the porter's parts back, for the next boot of a simulated board.
+    pub fn into_parts(self) -> Parts<T, S, J, B, R> {
+        self.parts
+    }
+
+    /// Says Bye(stopping); call [`Self::poll`] until [`Self::has_left`].
+    pub fn stop(&mut self) {
+        self.machine.leave(ByeReason::STOPPING);
+    }
+
+    /// Whether there is no connection.
+    pub const fn has_left(&self) -> bool {
+        matches!(self.machine.link_state(), LinkState::Down { .. })
+    }
+
+    /// Does what can be done now, and says when to call again.
+    pub fn poll(&mut self, now: Millis) -> Wake {
+        for _ in 0..STEPS_MAX {
+            let mut moved = self.shake(now);
+            moved |= self.transmit(now);
+            moved |= self.work(now);
+            moved |= self.receive(now);
+            if self.machine.deadline().is_some_and(|due| due <= now)
+                && !matches!(self.machine.link_state(), LinkState::Down { .. })
+            {
+                self.machine.handle_timeout(now);
+                moved = true;
+            } else if self.machine.deadline().is_some_and(|due| due <= now) {
+                self.machine.handle_timeout(now);
+            }
+            if !moved || self.restarting {
+                break;
+            }
+        }
+        let shaking = self.shaking.as_ref().map(|shaking| shaking.due);
+        let linked = self.records.is_some() || self.shaking.is_some();
+        Wake {
+            at: [self.machine.deadline(), shaking, self.leave_due]
+                .into_iter()
+                .flatten()
+                .min(),
+            on_receive: linked && (self.shaking.is_some() || self.machine.wants_record()),
+            on_send: linked && self.tx_sent < self.tx_len,
+            restarting: self.restarting,
+        }
+    }
+
+    /// Carries out the machine's work, one piece a time.
+    fn work(&mut self, now: Millis) -> bool {
+        let leaving = matches!(self.machine.link_state(), LinkState::Leaving { .. });
+        if leaving && self.tx_sent < self.tx_len {
+            // The last frames must leave first, but not for ever.
+            let due = *self.leave_due.get_or_insert(now.after(LEAVE_MS));
+            if now < due {
+                return false;
+            }
+        }
+        let Some(work) = self.machine.poll_work(now) else {
+            return false;
+        };
+        match work {
+            Work::Dial { list, place, key } => self.dial(list, place, key, now),
+            Work::HangUp => {
+                self.drop_link();
+                self.machine.hung_up(now);
+            }
+            Work::CheckManifest => {
+                let plaintext = plaintext(&self.rx, self.plaintext_len);
+                self.machine.check_manifest(plaintext, &mut Ed25519, now);
+            }
+            Work::CheckGateways => {
+                let plaintext = plaintext(&self.rx, self.plaintext_len);
+                self.machine.check_gateways(plaintext, &mut Ed25519);
+            }
+            Work::Store(cell) => {
+                let result = self.store(cell);
+                self.machine.worked(result, now);
+            }
+            Work::Boot(action) => self.boot(action, now),
+            Work::Prepare { .. }
+            | Work::Erase { .. }
+            | Work::Write { .. }
+            | Work::Read { .. }
+            | Work::Flush => {
+                let result = self.slot(work).map_err(SlotError::reason);
+                self.machine.worked(result, now);
+            }
+        }
+        true
+    }
+
+    fn dial(&mut self, list: GatewayList, place: u8, key: KeyUse, now: Millis) {
+        self.drop_link();
+        let facts = self.parts.transport.facts();
+        let to = self.machine.facts_mut();
+        to.link = facts.link;
+        to.signal_dbm = facts.signal_dbm;
+        to.network = clipped(facts.network);
+        let mut buffer = [0; CELL_LEN];
+        let gateway = match list {
+            GatewayList::Provisioned => self.provision.gateways.get(usize::from(place)).copied(),
+            GatewayList::Stored => {
+                let loaded = self
+                    .parts
+                    .journal
+                    .load(Cell::Gateways.number(), &mut buffer);
+                let bytes = loaded.ok().flatten().and_then(|len| buffer.get(..len));
+                bytes
+                    .and_then(|bytes| GatewaysStatement::parse(bytes).ok())
+                    .and_then(|statement| statement.gateways().nth(usize::from(place)))
+            }
+        };
+        let linked = gateway.is_some_and(|gateway| self.parts.transport.connect(gateway).is_ok());
+        if !linked {
+            let up = self.parts.transport.link_up();
+            let fault = if up {
+                DialFault::NoAnswer
+            } else {
+                DialFault::NoLink
+            };
+            self.machine.dialed(Err(fault), now);
+            return;
+        }
+        let key = key_in_force(self.machine.cells(), self.provision.key, key);
+        let ephemeral = self.random.draw(&mut self.parts.rng);
+        let mut flight = [0; FIRST_FLIGHT_LEN];
+        let initiator = Initiator::start(&key, ephemeral, &mut flight);
+        if let Some(room) = self.tx.first_chunk_mut() {
+            *room = flight;
+        }
+        self.tx_len = FIRST_FLIGHT_LEN;
+        self.shaking = Some(Shaking {
+            initiator,
+            due: now.after(HANDSHAKE_MS),
+        });
+    }
+
+    /// Goes on with the handshake, where one is under way.
+    fn shake(&mut self, now: Millis) -> bool {
+        let Some(shaking) = &self.shaking else {
+            return false;
+        };
+        let due = shaking.due;
+        let mut moved = self.flush().is_err();
+        let mut broken = moved;
+        while !broken {
+            let missing = Initiator::needed(self.rx.get(..self.rx_len).unwrap_or(&[]));
+            let Some(room) = self
+                .rx
+                .get_mut(self.rx_len..self.rx_len + missing)
+                .filter(|room| !room.is_empty())
+            else {
+                break;
+            };
+            match self.parts.transport.receive(room) {
+                Ok(0) => break,
+                Ok(len) => {
+                    self.rx_len += len;
+                    moved = true;
+                }
+                Err(_) => broken = true,
+            }
+        }
+        let answer = self.rx.get(..self.rx_len).unwrap_or(&[]);
+        if !answer.is_empty() && Initiator::needed(answer) == 0 {
+            let Some(shaking) = self.shaking.take() else {
+                return moved;
+            };
+            let result = match shaking.initiator.finish(answer) {
+                Ok(keys) => {
+                    self.records = Some(Records::new(&keys));
+                    Ok(())
+                }
+                Err(HandshakeFault::Refused(refusal)) => Err(DialFault::Refused {
+                    code: refusal.code,
+                    retry_after_s: refusal.retry_after_s,
+                }),
+                Err(HandshakeFault::BadTag) => Err(DialFault::WrongKey),
+                Err(HandshakeFault::Malformed) => Err(DialFault::NoAnswer),
+            };
+            self.rx_len = 0;
+            if result.is_err() {
+                self.drop_link();
+            }
+            self.machine.dialed(result, now);
+            return true;
+        }
+        if broken || due <= now {
+            let up = self.parts.transport.link_up();
+            self.drop_link();
+            self.machine.dialed(
+                Err(if up {
+                    DialFault::NoAnswer
+                } else {
+                    DialFault::NoLink
+                }),
+                now,
+            );
+            return true;
+        }
+        moved
+    }
+
+    /// Seals what the machine has to say, and sends it.
+    fn transmit(&mut self, now: Millis) -> bool {
+        if self.shaking.is_some() || self.records.is_none() {
+            return false;
+        }
+        let mut moved = false;
+        loop {
+            if self.flush().is_err() {
+                self.lose_link(now);
+                return true;
+            }
+            if self.tx_sent < self.tx_len {
+                return moved;
+            }
+            let Some(records) = &mut self.records else {
+                return moved;
+            };
+            let Some(room) = self.tx.get_mut(RECORD_HEADER..SEND_LEN - TAG) else {
+                return moved;
+            };
+            let Some(len) = self.machine.poll_transmit(room, now) else {
+                return moved;
+            };
+            match records.seal(&mut SoftAead, len, &mut self.tx) {
+                Ok(len) => (self.tx_sent, self.tx_len) = (0, len),
+                Err(_) => {
+                    // The record limit: a new session starts new counters.
+                    self.lose_link(now);
+                    return true;
+                }
+            }
+            moved = true;
+        }
+    }
+
+    /// Hands the transport what it takes of the record under way.
+    fn flush(&mut self) -> Result<(), T::Error> {
+        while let Some(rest) = self
+            .tx
+            .get(self.tx_sent..self.tx_len)
+            .filter(|rest| !rest.is_empty())
+        {
+            match self.parts.transport.send(rest)? {
+                0 => break,
+                len => self.tx_sent += len,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one record, if the machine wants one and it is there.
+    fn receive(&mut self, now: Millis) -> bool {
+        let Some(records) = &mut self.records else {
+            return false;
+        };
+        if !self.machine.wants_record() {
+            return false;
+        }
+        let mut want = RECORD_HEADER;
+        loop {
+            if let Some(header) = self
+                .rx
+                .first_chunk::<RECORD_HEADER>()
+                .filter(|_| self.rx_len >= RECORD_HEADER)
+            {
+                match record_len(*header, RX - RECORD_HEADER) {
+                    Ok(len) => want = RECORD_HEADER + len,
+                    Err(_) => {
+                        self.rx_len = 0;
+                        self.machine.leave(ByeReason::PROTOCOL_ERROR);
+                        return true;
+                    }
+                }
+            }
+            if self.rx_len == want && want > RECORD_HEADER {
+                break;
+            }
+            let Some(room) = self.rx.get_mut(self.rx_len..want) else {
+                return false;
+            };
+            match self.parts.transport.receive(room) {
+                Ok(0) => return false,
+                Ok(len) => self.rx_len += len,
+                Err(_) => {
+                    self.lose_link(now);
+                    return true;
+                }
+            }
+        }
+        self.rx_len = 0;
+        let Some(ciphertext) = self.rx.get_mut(RECORD_HEADER..want) else {
+            return false;
+        };
+        match records.open(&mut SoftAead, ciphertext) {
+            Ok(plaintext) => {
+                self.plaintext_len = plaintext.len();
+                self.machine.handle_record(plaintext, now);
+            }
+            Err(_) => self.machine.leave(ByeReason::PROTOCOL_ERROR),
+        }
+        true
+    }
+
+    fn store(&mut self, cell: Cell) -> Result<(), Reason> {
+        let mut buffer = [0; CELL_LEN];
+        let plaintext = plaintext(&self.rx, self.plaintext_len);
+        let result = match self.machine.cell(cell, plaintext, &mut buffer) {
+            Some(len) => self
+                .parts
+                .journal
+                .store(cell.number(), buffer.get(..len).unwrap_or(&[])),
+            None => self.parts.journal.erase(cell.number()),
+        };
+        result.map_err(crate::journal::JournalError::reason)
+    }
+
+    fn slot(&mut self, work: Work) -> Result<(), SlotError> {
+        let slot = &mut self.parts.slot;
+        match work {
+            Work::Prepare { component, size } => {
+                slot.select(component)?;
+                slot.prepare(size)
+            }
+            Work::Erase { offset, len } => slot.erase(offset, len),
+            Work::Write { offset, len } => {
+                let plaintext = plaintext(&self.rx, self.plaintext_len);
+                let start = plaintext
+                    .len()
+                    .saturating_sub(usize::try_from(len).unwrap_or(usize::MAX));
+                slot.write(offset, plaintext.get(start..).unwrap_or(&[]))
+            }
+            Work::Read {
+                component,
+                offset,
+                len,
+            } => {
+                slot.select(component)?;
+                let mut piece = [0_u8; READ_LEN];
+                let mut done = 0;
+                while done < len {
+                    let most = usize::try_from(len - done)
+                        .unwrap_or(READ_LEN)
+                        .min(READ_LEN);
+                    let Some(room) = piece.get_mut(..most) else {
+                        break;
+                    };
+                    slot.read(offset + done, room)?;
+                    self.machine.read_back(room);
+                    done += u32::try_from(most).unwrap_or(len);
+                }
+                Ok(())
+            }
+            Work::Flush => slot.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    fn boot(&mut self, action: BootAction, now: Millis) {
+        let Some(trial) = self.machine.cells().trial.clone() else {
+            self.machine.booted(Err(Reason::NOT_STAGED), "", now);
+            return;
+        };
+        let component = trial.image.component;
+        let boot = &mut self.parts.boot;
+        let result = match action {
+            BootAction::Activate => boot.activate(&Activation {
+                update: trial.update,
+                component,
+                digest: trial.image.sha256,
+                size: trial.image.size,
+                version: &trial.image.version,
+            }),
+            BootAction::Confirm => boot.confirm(component).map(|()| Restart::NotNeeded),
+            BootAction::Revert => boot.revert(component),
+            BootAction::SelfTest => {
+                let verdict = boot.self_test(component);
+                self.machine.self_tested(verdict, now);
+                return;
+            }
+            BootAction::Restart(why) => {
+                self.restarting = boot.restart(why).is_ok();
+                if self.restarting {
+                    return;
+                }
+                Err(BootError::Storage)
+            }
+            BootAction::Look => {
+                let size = Some(trial.image.size);
+                let found = boot.running(component, size).unwrap_or(Running::UNKNOWN);
+                self.machine.looked(convert(&found), now);
+                return;
+            }
+        };
+        let result = result
+            .map(|restart| restart == Restart::Needed)
+            .map_err(BootError::reason);
+        let detail = if result.is_err() {
+            self.parts.boot.detail()
+        } else {
+            ""
+        };
+        self.machine.booted(result, detail, now);
+    }
+
+    fn lose_link(&mut self, now: Millis) {
+        self.drop_link();
+        self.machine.link_lost(now);
+    }
+
+    fn drop_link(&mut self) {
+        self.parts.transport.close();
+        self.shaking = None;
+        self.records = None;
+        self.leave_due = None;
+        (self.rx_len, self.tx_sent, self.tx_len) = (0, 0, 0);
+    }
+}
+
+/// Bytes of one read from the slot.
+const READ_LEN: usize = if cfg!(feature = "agent") {
+    16 * 1024
+} else {
+    256
+};
+
+fn plaintext(rx: &[u8], len: usize) -> &[u8] {
+    rx.get(RECORD_HEADER..RECORD_HEADER + len).unwrap_or(&[])
+}
+
+fn key_in_force(cells: &Cells, provisioned: &DeviceKey, which: KeyUse) -> DeviceKey {
+    let stored = match which {
+        KeyUse::Pending => cells.keys.pending.or(cells.keys.current),
+        KeyUse::Current => cells.keys.current,
+    };
+    DeviceKey::new(stored.unwrap_or(*provisioned.bytes()))
+}
+
+fn running(
+    boot: &mut impl Boot,
+    components: &[ComponentConfig],
+    cells: &Cells,
+) -> Vec<RunningImage, COMPONENTS_MAX> {
+    let mut all = Vec::new();
+    for (place, config) in components.iter().enumerate() {
+        let trial = cells
+            .trial
+            .as_ref()
+            .filter(|trial| trial.image.component == config.component);
+        let size = trial
+            .map(|trial| trial.image.size)
+            .or_else(|| Machine::known_size(cells, place));
+        let found = boot
+            .running(config.component, size)
+            .unwrap_or(Running::UNKNOWN);
+        if all.push(convert(&found)).is_err() {
+            break;
+        }
+    }
+    all
+}
+
+fn convert(found: &Running) -> RunningImage {
+    let known = found.digest_from != DigestFrom::UNKNOWN;
+    RunningImage {
+        digest: if known {
+            found.digest
+        } else {
+            Running::UNKNOWN.digest
+        },
+        digest_from: found.digest_from,
+        boot_reason: found.boot_reason,
+        revert: found.revert,
+        version: clipped(found.version),
+        counter: found.counter,
+    }
+}
+
+/// As much of the text as fits, in whole characters.
+fn clipped<const N: usize>(text: &str) -> String<N> {
+    let mut out = String::new();
+    for character in text.chars() {
+        if out.push(character).is_err() {
+            break;
+        }
+    }
+    out
+}
