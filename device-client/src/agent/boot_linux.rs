@@ -3,7 +3,8 @@
 //!
 //! Commands find in their environment: `DIALHOME_IMAGE`, the image's absolute path;
 //! `DIALHOME_COMPONENT`; `DIALHOME_VERSION` (empty for an old image that is brought
-//! back) and `DIALHOME_UPDATE`, 16 hexadecimal digits (empty outside an update).
+//! back); `DIALHOME_UPDATE`, 16 hexadecimal digits (empty outside an update); and
+//! `DIALHOME_STATE`, the state directory.
 
 use std::{
     borrow::ToOwned as _,
@@ -25,7 +26,7 @@ use dialhome_proto::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    command::{self, BOOT_VARIABLE, CommandFailed},
+    command::{self, BOOT_VARIABLE, CommandFailed, STATE_VARIABLE},
     config::CommandSettings,
     durable,
     state::State,
@@ -81,10 +82,15 @@ pub struct LinuxBoot {
 
 impl LinuxBoot {
     /// The images of this state directory. Without `reexec`, `restart` only returns.
+    /// Ends commands that an agent which was killed left running.
     ///
     /// # Errors
     /// The kernel's boot id cannot be stored in the state directory.
     pub fn open(state: &State, commands: Commands, reexec: Option<Reexec>) -> io::Result<Self> {
+        let orphans = command::end_orphans(state.dir());
+        if orphans > 0 {
+            tracing::warn!(orphans, "ended processes of commands that were cut");
+        }
         Ok(Self {
             images: Images::new(state.dir()),
             commands,
@@ -146,6 +152,7 @@ impl LinuxBoot {
             ("DIALHOME_COMPONENT", "0".into()),
             ("DIALHOME_VERSION", version.into()),
             ("DIALHOME_UPDATE", update.into()),
+            (STATE_VARIABLE, self.images.dir().into()),
         ]
     }
 

@@ -7,9 +7,13 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, PipeReader, Read as _},
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
-    string::String,
+    string::{String, ToString as _},
     thread,
     time::{Duration, Instant},
     vec::Vec,
@@ -342,6 +346,58 @@ impl Drop for Group {
     }
 }
 
+/// Tells the processes of one agent's commands from others; in their environment.
+pub(super) const STATE_VARIABLE: &str = "DIALHOME_STATE";
+
+/// Ends what commands of an agent that was killed left running, so that no installation
+/// meets one that still goes on. Services that left for a session of their own stay.
+/// Returns how many there were.
+pub(super) fn end_orphans(state: &Path) -> usize {
+    let orphans = orphans_of(state);
+    for pid in &orphans {
+        // Gone meanwhile is as good.
+        let _ = rustix::process::kill_process(*pid, Signal::KILL);
+    }
+    let end = Instant::now() + GRACE;
+    while !orphans_of(state).is_empty() && Instant::now() < end {
+        thread::sleep(GLANCE);
+    }
+    orphans.len()
+}
+
+fn orphans_of(state: &Path) -> Vec<Pid> {
+    let mut mark = STATE_VARIABLE.as_bytes().to_owned();
+    mark.push(b'=');
+    mark.extend_from_slice(state.as_os_str().as_bytes());
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    // An agent that is itself started by a command of this state directory.
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    entries
+        .flatten()
+        .filter(|entry| entry.file_name().to_str() != Some(&*own))
+        .filter(|entry| {
+            // Zombies have no environment any more.
+            fs::read(entry.path().join("environ"))
+                .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == mark))
+                && fs::read_to_string(entry.path().join("stat"))
+                    .is_ok_and(|stat| !leads_a_session(&stat))
+        })
+        .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+        .collect()
+}
+
+/// Whether `/proc/N/stat` is of a process whose group is its session's first: a service
+/// that detached itself. A command's group is one of several in the agent's session.
+fn leads_a_session(stat: &str) -> bool {
+    let Some((_, rest)) = stat.rsplit_once(')') else {
+        return true;
+    };
+    let mut fields = rest.split_ascii_whitespace().skip(2);
+    fields.next() == fields.next()
+}
+
 /// How many processes of the group run: zombies, which only wait for init, do not count.
 fn running_in(group: Pid) -> usize {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -375,7 +431,7 @@ fn is_running_in(stat: &str, group: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{format, path::Path, string::ToString as _, vec};
+    use std::{format, vec};
 
     fn shell(script: &str, timeout_ms: u64) -> Result<Output, CommandFailed> {
         let settings = CommandSettings {
@@ -528,6 +584,48 @@ mod tests {
     #[test]
     fn what_ends_soon_after_the_command_is_not_left_behind() {
         shell("sleep 0.1 & true", LONG).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_running_is_ended_and_services_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let start = |program: &[&str], state: &Path| {
+            let mut command = Command::new(program[0]);
+            command
+                .args(&program[1..])
+                .env(STATE_VARIABLE, state)
+                .process_group(0);
+            command.spawn().unwrap()
+        };
+        let mut orphan = start(&["/bin/sleep", "1000"], dir.path());
+        let mut other = start(&["/bin/sleep", "1000"], Path::new("/other"));
+        let mut service = start(&["/usr/bin/setsid", "-w", "/bin/sleep", "1000"], dir.path());
+        // setsid forks where it leads its group; the child is the service.
+        let detached = |parent: u32| {
+            let list =
+                fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+            let child = list.split_whitespace().next()?.to_owned();
+            let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+            (leads_a_session(&stat) && stat.contains("(sleep)")).then_some(child)
+        };
+        let end = Instant::now() + Duration::from_secs(60);
+        let child = loop {
+            if let Some(child) = detached(service.id()) {
+                break child;
+            }
+            assert!(Instant::now() < end, "setsid has not started the service");
+            thread::sleep(GLANCE);
+        };
+        // The orphan, and setsid's own waiting process.
+        assert_eq!(end_orphans(dir.path()), 2);
+        assert_eq!(orphan.wait().unwrap().signal(), Some(9));
+        service.wait().unwrap();
+        assert!(Path::new("/proc").join(&child).exists());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
+        let child = Pid::from_raw(child.parse().unwrap()).unwrap();
+        rustix::process::kill_process(child, Signal::KILL).unwrap();
     }
 
     #[test]

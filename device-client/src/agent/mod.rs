@@ -6,6 +6,7 @@ pub mod config;
 mod durable;
 pub mod journal_file;
 pub mod rng_system;
+pub mod run;
 pub mod signals;
 pub mod slot_file;
 pub mod state;

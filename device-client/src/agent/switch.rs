@@ -58,6 +58,10 @@ impl Images {
         }
     }
 
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(super) fn current(&self) -> PathBuf {
         self.dir.join("current")
     }
