@@ -21,7 +21,7 @@ use std::{
     vec::Vec,
 };
 
-use crc::{CRC_32_ISO_HDLC, Crc};
+use dialhome_proto::crc::Crc32;
 
 use super::{durable, state::State};
 use crate::journal::{Journal, JournalError};
@@ -30,7 +30,6 @@ const MAGIC: &[u8; 4] = b"DHJ1";
 const HEADER: usize = 20;
 /// Longest value of a cell, in bytes.
 pub const VALUE_MAX: usize = 4096;
-const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 
 /// A journal in the files of a state directory.
 #[derive(Debug)]
@@ -183,10 +182,10 @@ fn encode(cell: u8, sequence: u64, value: Option<&[u8]>) -> Result<Vec<u8>, Jour
 }
 
 fn checksum(header: &[u8], content: &[u8]) -> u32 {
-    let mut digest = CRC.digest();
+    let mut digest = Crc32::new();
     digest.update(header);
     digest.update(content);
-    digest.finalize()
+    u32::from_le_bytes(digest.finish())
 }
 
 fn read(path: &Path, cell: u8) -> io::Result<Found> {
