@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::process::Command;
 
 use super::site::{SiteError, text};
+use crate::image::hex::{self, HexError, Select};
 
 /// Long enough for any program to say its version.
 const VERSION_WITHIN: Duration = Duration::from_secs(5);
@@ -43,6 +44,8 @@ pub(super) struct Firmware {
     pub(super) path: PathBuf,
     /// It is a program of this machine that says its version: boards run it.
     pub(super) runs: bool,
+    /// An address in the largest part of an Intel HEX file that has several far from each other.
+    pub(super) segment: Option<u32>,
 }
 
 impl Firmware {
@@ -63,7 +66,17 @@ impl Firmware {
         }
         let mode = fs::metadata(&path).map_err(problem())?.permissions().mode();
         let runs = mode & 0o111 != 0 && magic == *b"\x7FELF" && says_its_version(&path).await;
-        Ok(Self { path, runs })
+        let segment = match path.extension() {
+            Some(extension) if extension == "hex" => {
+                largest_segment(&fs::read(&path).map_err(problem())?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            path,
+            runs,
+            segment,
+        })
     }
 
     /// What the boards do with it, for people.
@@ -95,6 +108,18 @@ impl Firmware {
             table("install", install),
             table("self_test", test)
         )
+    }
+}
+
+/// Which part an operator would most likely mean, where there is a choice.
+fn largest_segment(hex: &[u8]) -> Option<u32> {
+    match hex::flatten(hex, &Select::Whole) {
+        Err(HexError::Segments(segments)) => segments
+            .iter()
+            .max_by_key(|segment| segment.size())
+            .map(|segment| segment.first),
+        // One part; or a fault, of which `image sign` says more.
+        _ => None,
     }
 }
 
@@ -147,6 +172,18 @@ mod tests {
         assert!(!Firmware::open(&data).await.unwrap().runs);
         let shell = fs::canonicalize("/bin/cat").unwrap();
         assert!(Firmware::open(&shell).await.unwrap().runs);
+    }
+
+    #[tokio::test]
+    async fn of_several_segments_the_largest_is_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("two.hex");
+        let text =
+            ":020000040001F9\n:020000000102FB\n:020000040002F8\n:03000000010203F7\n:00000001FF\n";
+        fs::write(&file, text).unwrap();
+        assert_eq!(Firmware::open(&file).await.unwrap().segment, Some(0x2_0000));
+        fs::write(&file, ":020000000102FB\n:00000001FF\n").unwrap();
+        assert_eq!(Firmware::open(&file).await.unwrap().segment, None);
     }
 
     #[tokio::test]

@@ -81,14 +81,11 @@ pub(super) async fn tell(
     ));
     let mut stage = Stage::set(root, programs, &firmware, view).await?;
 
-    let following = tokio::spawn(view.clone().follow(stage.site.cli()));
+    let following = tokio::spawn(view.clone().follow(stage.site.cli(), stage.size));
     let played = stage.play(view).await;
     following.abort();
     let updates = played?;
 
-    for update in &updates {
-        view.refresh(&stage.site.cli(), update).await;
-    }
     view.finish();
     let report = stage.report(&updates).await?;
     view.say(report);
@@ -110,7 +107,8 @@ impl Stage {
         let cli = site.cli();
         let (signed, key) = (text(&root.join("demo.dhi")), text(&site.key()));
         let source = text(&firmware.path);
-        let sign = [
+        let segment = firmware.segment.map(|address| format!("{address:#010X}"));
+        let mut sign = vec![
             "image",
             "sign",
             &source,
@@ -118,11 +116,14 @@ impl Stage {
             PRODUCT,
             "--version",
             VERSION,
-            "--key",
-            &key,
-            "--out",
-            &signed,
         ];
+        sign.extend(["--key", &key, "--out", &signed]);
+        if let Some(segment) = &segment {
+            view.say(format!(
+                "Its parts lie far from each other; sending the largest, at {segment}"
+            ));
+            sign.extend(["--segment", segment]);
+        }
         cli.json(&sign).await?;
         cli.json(&["image", "add", &signed]).await?;
         let image = cli.run(&["image", "show", IMAGE]).await?;

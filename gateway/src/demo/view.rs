@@ -3,18 +3,16 @@
 use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write as _};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::time::Instant;
 
 use super::site::Cli;
 
-/// A bar is drawn afresh at most this often for each board.
-const REFRESH: Duration = Duration::from_millis(150);
 /// Between two attempts to follow the events of a gateway that is down.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
@@ -22,8 +20,9 @@ const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(super) struct View {
     bars: Option<Bars>,
-    /// The last state that was told of each update.
-    told: Arc<Mutex<HashMap<String, String>>>,
+    /// Bytes that each board had on flash when it last said so.
+    committed: Arc<Mutex<HashMap<String, u64>>>,
+    finished: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +51,8 @@ impl View {
         });
         Self {
             bars,
-            told: Arc::default(),
+            committed: Arc::default(),
+            finished: Arc::default(),
         }
     }
 
@@ -61,47 +61,63 @@ impl View {
         let line = line.as_ref();
         // A reader who is gone is no reason to leave processes behind.
         let _ = match &self.bars {
-            Some(bars) => bars.all.println(line),
-            None => writeln!(io::stdout(), "{line}"),
+            Some(bars) if !self.finished.load(Ordering::Relaxed) => bars.all.println(line),
+            _ => writeln!(io::stdout(), "{line}"),
         };
     }
 
-    /// Leaves the bars as they are; lines from now on go below them.
+    /// Takes the bars away. The report says where they ended.
     pub(super) fn finish(&self) {
+        self.finished.store(true, Ordering::Relaxed);
         if let Some(bars) = &self.bars {
             for bar in bars.boards.values() {
-                bar.abandon();
+                bar.finish_and_clear();
             }
+            bars.all.set_draw_target(ProgressDrawTarget::hidden());
         }
     }
 
-    /// Shows where an update stands, from its document.
-    fn show(&self, update: &Value) {
-        let text = |key| update.get(key).and_then(Value::as_str).unwrap_or_default();
-        let number = |key| update.get(key).and_then(Value::as_u64).unwrap_or_default();
-        let (device, state) = (text("device"), text("state"));
-        if let Some(bar) = self.bars.as_ref().and_then(|bars| bars.boards.get(device)) {
-            bar.set_length(number("size"));
-            bar.set_position(number("committed"));
-            bar.set_message(state.to_owned());
-        } else {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = told.insert(text("update").to_owned(), state.to_owned());
-            if before.as_deref() != Some(state) {
-                self.say(format!(
-                    "  {device}: {state}, {} of {} bytes on flash",
-                    number("committed"),
-                    number("size")
-                ));
+    /// Shows what one event says of an update to one of the boards.
+    fn show(&self, event: &Value, size: u64) {
+        let text = |key| event.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (device, to) = (text("device"), text("to"));
+        let mut committed = self
+            .committed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let committed = committed.entry(device.to_owned()).or_default();
+        let bar = self.bars.as_ref().and_then(|bars| bars.boards.get(device));
+        match text("type") {
+            "update.progress" => {
+                *committed = to.parse().unwrap_or(*committed);
+                if let Some(bar) = bar {
+                    bar.set_length(size);
+                    bar.set_position(*committed);
+                }
             }
+            "update.state" => {
+                if let Some(bar) = bar {
+                    bar.set_length(size);
+                    bar.set_message(to.to_owned());
+                    if to == "confirmed" {
+                        bar.set_position(size);
+                    }
+                } else {
+                    let reason = if text("reason").is_empty() { "" } else { ", " };
+                    self.say(format!(
+                        "  {device}: {to}{reason}{}; {committed} of {size} bytes on flash",
+                        text("reason")
+                    ));
+                }
+            }
+            _ => {}
         }
     }
 
-    /// Follows the gateway's events, also over its restarts, and shows each update
-    /// that they name. Never ends.
-    pub(super) async fn follow(self, cli: Cli) {
+    /// Follows the gateway's events, also over its restarts, and shows what they
+    /// say of updates to images of `size` bytes. Never ends.
+    pub(super) async fn follow(self, cli: Cli, size: u64) {
         let mut seen: Option<u64> = None;
-        let mut shown: HashMap<String, Instant> = HashMap::new();
         loop {
             let since = seen.map(|seq| seq.to_string());
             let mut args = vec!["events", "--follow"];
@@ -116,30 +132,13 @@ impl View {
             {
                 let mut lines = BufReader::new(output).lines();
                 while let Ok(Some(line)) = lines.next_line().await {
-                    let Ok(event) = serde_json::from_str::<Value>(&line) else {
-                        continue;
-                    };
-                    seen = event.get("seq").and_then(Value::as_u64).or(seen);
-                    if let Some(update) = event.get("update").and_then(Value::as_str) {
-                        let progress =
-                            event.get("type").and_then(Value::as_str) == Some("update.progress");
-                        let early = shown.get(update).is_some_and(|at| at.elapsed() < REFRESH);
-                        if !(progress && early) {
-                            shown.insert(update.to_owned(), Instant::now());
-                            self.refresh(&cli, update).await;
-                        }
+                    if let Ok(event) = serde_json::from_str::<Value>(&line) {
+                        seen = event.get("seq").and_then(Value::as_u64).or(seen);
+                        self.show(&event, size);
                     }
                 }
             }
             tokio::time::sleep(FOLLOW_AGAIN).await;
-        }
-    }
-
-    /// Asks for the update and shows it. A gateway that is down just now is asked again
-    /// with the next event.
-    pub(super) async fn refresh(&self, cli: &Cli, update: &str) {
-        if let Ok(update) = cli.json(&["update", "show", update]).await {
-            self.show(&update);
         }
     }
 }
