@@ -292,7 +292,11 @@ impl Bench {
 
     /// Asks again after each event of the gateway until the answer is as wanted. A
     /// gateway that is down is waited for.
-    pub(crate) async fn until<S: AsRef<str>>(&self, args: &[S], wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) async fn until<S: AsRef<str>>(
+        &self,
+        args: &[S],
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut last = Value::Null;
         let asking = async {
             let mut events = None;
