@@ -66,10 +66,18 @@ impl Admin {
             Some(update) => self.store.update_doc(update).await.ok(),
             None => None,
         };
-        let hold = Hold { all: self.store.held(), device: doc.hold };
+        let hold = Hold {
+            all: self.store.held(),
+            device: doc.hold,
+        };
         doc.waiting_for = waiting::device(&doc, open.as_ref(), &presence, hold);
         doc.online = presence.online;
-        doc.presence = if presence.state.is_empty() { "offline" } else { presence.state }.into();
+        doc.presence = if presence.state.is_empty() {
+            "offline"
+        } else {
+            presence.state
+        }
+        .into();
         if presence.online {
             doc.last_contact = Some(crate::store::now());
             doc.transport = presence.transport.map(Into::into).or(doc.transport);
@@ -80,14 +88,22 @@ impl Admin {
     }
 
     async fn device(&self, id: &str) -> Result<Json<DeviceDoc>, ApiError> {
-        Ok(Json(self.dress_device(self.store.device_doc(id).await?).await?))
+        Ok(Json(
+            self.dress_device(self.store.device_doc(id).await?).await?,
+        ))
     }
 }
 
 /// The devices, by id.
 #[utoipa::path(get, path = "/v1/devices", params(Paging), responses((status = 200, body = Page<DeviceDoc>)))]
-pub(super) async fn list(State(admin): Api, Args(paging): Args<Paging>) -> Result<Json<Page<DeviceDoc>>, ApiError> {
-    let (docs, next) = admin.store.device_docs(paging.after.clone(), paging.limit()).await?;
+pub(super) async fn list(
+    State(admin): Api,
+    Args(paging): Args<Paging>,
+) -> Result<Json<Page<DeviceDoc>>, ApiError> {
+    let (docs, next) = admin
+        .store
+        .device_docs(paging.after.clone(), paging.limit())
+        .await?;
     let mut items = Vec::with_capacity(docs.len());
     for doc in docs {
         items.push(admin.dress_device(doc).await?);
@@ -98,9 +114,21 @@ pub(super) async fn list(State(admin): Api, Args(paging): Args<Paging>) -> Resul
 /// Adds a device and makes its key.
 #[utoipa::path(post, path = "/v1/devices", request_body = DeviceToAdd,
     responses((status = 201, body = DeviceAdded), (status = 400, body = ErrorDoc), (status = 409, body = ErrorDoc)))]
-pub(super) async fn add(State(admin): Api, Body(new): Body<DeviceToAdd>) -> Result<(StatusCode, Json<DeviceAdded>), ApiError> {
-    let trust_keys = new.trust.iter().map(|text| key(text)).collect::<Result<_, _>>()?;
-    let new = NewDevice { id: new.device, product: new.product, trust_keys, gateways: new.gateways };
+pub(super) async fn add(
+    State(admin): Api,
+    Body(new): Body<DeviceToAdd>,
+) -> Result<(StatusCode, Json<DeviceAdded>), ApiError> {
+    let trust_keys = new
+        .trust
+        .iter()
+        .map(|text| key(text))
+        .collect::<Result<_, _>>()?;
+    let new = NewDevice {
+        id: new.device,
+        product: new.product,
+        trust_keys,
+        gateways: new.gateways,
+    };
     let made = admin.store.add_device(new).await?;
     let Json(device) = admin.device(&made.device.id).await?;
     let added = DeviceAdded {
@@ -119,7 +147,10 @@ fn key(text: &str) -> Result<[u8; 32], ApiError> {
     if decode_hex(text, &mut key) {
         return Ok(key);
     }
-    Err(ApiError::bad("bad_trust", "a public key is 64 hexadecimal digits"))
+    Err(ApiError::bad(
+        "bad_trust",
+        "a public key is 64 hexadecimal digits",
+    ))
 }
 
 /// One device.
@@ -138,14 +169,21 @@ pub(super) async fn remove(State(admin): Api, Name(id): Name) -> Result<StatusCo
 
 /// The device's last events, oldest first.
 #[utoipa::path(get, path = "/v1/devices/{id}/log", params(Paging), responses((status = 200, body = Page<EventDoc>), (status = 404, body = ErrorDoc)))]
-pub(super) async fn log(State(admin): Api, Name(id): Name, Args(paging): Args<Paging>) -> Result<Json<Page<EventDoc>>, ApiError> {
+pub(super) async fn log(
+    State(admin): Api,
+    Name(id): Name,
+    Args(paging): Args<Paging>,
+) -> Result<Json<Page<EventDoc>>, ApiError> {
     let items = admin.store.device_log(&id, paging.limit()).await?;
     Ok(Json(Page { items, next: None }))
 }
 
 /// Gives the device a new key, in band. A rotation that is under way goes on.
 #[utoipa::path(post, path = "/v1/devices/{id}/rotate-key", responses((status = 200, body = DeviceDoc), (status = 404, body = ErrorDoc)))]
-pub(super) async fn rotate_key(State(admin): Api, Name(id): Name) -> Result<Json<DeviceDoc>, ApiError> {
+pub(super) async fn rotate_key(
+    State(admin): Api,
+    Name(id): Name,
+) -> Result<Json<DeviceDoc>, ApiError> {
     admin.store.rotate_key(&id).await?;
     admin.live.wake(&id);
     admin.device(&id).await
@@ -153,17 +191,29 @@ pub(super) async fn rotate_key(State(admin): Api, Name(id): Name) -> Result<Json
 
 /// The epoch above which a new list of gateways must be signed.
 #[utoipa::path(get, path = "/v1/devices/{id}/gateways", responses((status = 200, body = GatewaysEpoch), (status = 404, body = ErrorDoc)))]
-pub(super) async fn gateways_epoch(State(admin): Api, Name(id): Name) -> Result<Json<GatewaysEpoch>, ApiError> {
-    Ok(Json(GatewaysEpoch { epoch: admin.store.gateways_epoch(&id).await? }))
+pub(super) async fn gateways_epoch(
+    State(admin): Api,
+    Name(id): Name,
+) -> Result<Json<GatewaysEpoch>, ApiError> {
+    Ok(Json(GatewaysEpoch {
+        epoch: admin.store.gateways_epoch(&id).await?,
+    }))
 }
 
 /// Gives the device a new list of gateways, in band.
 #[utoipa::path(put, path = "/v1/devices/{id}/gateways", request_body = GatewaysToSet,
     responses((status = 200, body = DeviceDoc), (status = 400, body = ErrorDoc), (status = 404, body = ErrorDoc)))]
-pub(super) async fn set_gateways(State(admin): Api, Name(id): Name, Body(new): Body<GatewaysToSet>) -> Result<Json<DeviceDoc>, ApiError> {
+pub(super) async fn set_gateways(
+    State(admin): Api,
+    Name(id): Name,
+    Body(new): Body<GatewaysToSet>,
+) -> Result<Json<DeviceDoc>, ApiError> {
     let mut statement = vec![0; new.statement.len() / 2];
     if !decode_hex(&new.statement, &mut statement) {
-        return Err(ApiError::bad("bad_statement", "a statement is hexadecimal digits"));
+        return Err(ApiError::bad(
+            "bad_statement",
+            "a statement is hexadecimal digits",
+        ));
     }
     admin.store.set_gateways(&id, statement).await?;
     admin.live.wake(&id);
@@ -180,7 +230,10 @@ pub(super) async fn hold(State(admin): Api, Name(id): Name) -> Result<Json<Devic
 
 /// Releases one device.
 #[utoipa::path(post, path = "/v1/devices/{id}/release", responses((status = 200, body = DeviceDoc), (status = 404, body = ErrorDoc)))]
-pub(super) async fn release(State(admin): Api, Name(id): Name) -> Result<Json<DeviceDoc>, ApiError> {
+pub(super) async fn release(
+    State(admin): Api,
+    Name(id): Name,
+) -> Result<Json<DeviceDoc>, ApiError> {
     admin.store.set_device_hold(&id, false).await?;
     admin.live.wake(&id);
     admin.device(&id).await

@@ -39,7 +39,14 @@ pub(crate) struct ApiError {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        Self { status, body: ErrorBody { code: code.into(), message: message.into(), hint: None } }
+        Self {
+            status,
+            body: ErrorBody {
+                code: code.into(),
+                message: message.into(),
+                hint: None,
+            },
+        }
     }
 
     pub(crate) fn bad(code: &str, message: impl Into<String>) -> Self {
@@ -56,13 +63,18 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         let status = match &error {
             StoreError::NotFound { .. } => StatusCode::NOT_FOUND,
-            StoreError::Conflict { .. } | StoreError::Fenced { .. } | StoreError::Ended { .. } => StatusCode::CONFLICT,
+            StoreError::Conflict { .. } | StoreError::Fenced { .. } | StoreError::Ended { .. } => {
+                StatusCode::CONFLICT
+            }
             StoreError::Invalid { .. } | StoreError::NewerVersion { .. } => StatusCode::BAD_REQUEST,
             StoreError::DiskFull { .. } => StatusCode::INSUFFICIENT_STORAGE,
-            StoreError::Locked { .. } | StoreError::InUse { .. } | StoreError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-            StoreError::Corrupt { .. } | StoreError::WrongSecret { .. } | StoreError::Io { .. } | StoreError::Database(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
+            StoreError::Locked { .. } | StoreError::InUse { .. } | StoreError::Stopped => {
+                StatusCode::SERVICE_UNAVAILABLE
             }
+            StoreError::Corrupt { .. }
+            | StoreError::WrongSecret { .. }
+            | StoreError::Io { .. }
+            | StoreError::Database(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let hint = error.hint();
         let failed = Self::new(status, error.code(), error.to_string());
@@ -87,7 +99,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let input: Result<Json<T>, JsonRejection> = Json::from_request(request, state).await;
-        input.map(|Json(body)| Self(body)).map_err(|refused| ApiError::new(refused.status(), "bad_request", refused.body_text()))
+        input
+            .map(|Json(body)| Self(body))
+            .map_err(|refused| ApiError::new(refused.status(), "bad_request", refused.body_text()))
     }
 }
 
@@ -99,7 +113,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Args<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let input: Result<Query<T>, QueryRejection> = Query::from_request_parts(parts, state).await;
-        input.map(|Query(args)| Self(args)).map_err(|refused| ApiError::new(refused.status(), "bad_request", refused.body_text()))
+        input
+            .map(|Query(args)| Self(args))
+            .map_err(|refused| ApiError::new(refused.status(), "bad_request", refused.body_text()))
     }
 }
 
@@ -110,7 +126,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
-        let input: Result<Path<String>, PathRejection> = Path::from_request_parts(parts, state).await;
-        input.map(|Path(name)| Self(name)).map_err(|refused| ApiError::new(refused.status(), "bad_request", refused.body_text()))
+        let input: Result<Path<String>, PathRejection> =
+            Path::from_request_parts(parts, state).await;
+        input
+            .map(|Path(name)| Self(name))
+            .map_err(|refused| ApiError::new(refused.status(), "bad_request", refused.body_text()))
     }
 }

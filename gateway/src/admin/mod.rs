@@ -30,7 +30,7 @@ use utoipa_axum::routes;
 
 pub use devices::{DeviceAdded, DeviceToAdd, GatewaysToSet};
 pub use error::{ErrorBody, ErrorDoc};
-pub use images::{ImageDoc, ImageAdded};
+pub use images::{ImageAdded, ImageDoc};
 pub use live::{Live, LiveCounts, NoSessions, Presence};
 pub use serve::serve;
 pub use socket::{AdminSocket, SOCKET_PATH_MAX, SocketError};
@@ -121,10 +121,24 @@ pub fn router(admin: Admin) -> Router {
         .routes(routes!(metrics::metrics))
         .split_for_parts();
     router
-        .route("/v1/openapi.json", axum::routing::get(move || async move { axum::Json(openapi) }))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no_such_path", "the API has no such path").hint("GET /v1/openapi.json lists them.") })
+        .route(
+            "/v1/openapi.json",
+            axum::routing::get(move || async move { axum::Json(openapi) }),
+        )
+        .fallback(|| async {
+            ApiError::new(
+                StatusCode::NOT_FOUND,
+                "no_such_path",
+                "the API has no such path",
+            )
+            .hint("GET /v1/openapi.json lists them.")
+        })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "wrong_method", "this path does not take that method")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "wrong_method",
+                "this path does not take that method",
+            )
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(admin)

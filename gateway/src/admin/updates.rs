@@ -67,22 +67,39 @@ impl Admin {
         let presence = self.live.presence(&doc.device);
         let held = self.store.work(&doc.device).held;
         let all = self.store.held();
-        doc.waiting_for = waiting::update(&doc, &presence, Hold { all, device: held && !all });
+        doc.waiting_for = waiting::update(
+            &doc,
+            &presence,
+            Hold {
+                all,
+                device: held && !all,
+            },
+        );
         Ok(doc)
     }
 }
 
 fn id(text: &str) -> Result<UpdateId, ApiError> {
     UpdateId::from_hex(text).ok_or_else(|| {
-        ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("\"{text}\" is no update: an id has 16 hexadecimal digits"))
+        ApiError::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("\"{text}\" is no update: an id has 16 hexadecimal digits"),
+        )
     })
 }
 
 /// Updates, newest first.
 #[utoipa::path(get, path = "/v1/updates", params(Which), responses((status = 200, body = Page<UpdateDoc>)))]
-pub(super) async fn list(State(admin): Api, Args(which): Args<Which>) -> Result<Json<Page<UpdateDoc>>, ApiError> {
+pub(super) async fn list(
+    State(admin): Api,
+    Args(which): Args<Which>,
+) -> Result<Json<Page<UpdateDoc>>, ApiError> {
     let limit = which.limit.unwrap_or(100);
-    let (docs, next) = admin.store.update_docs(which.device, which.open, which.after, limit).await?;
+    let (docs, next) = admin
+        .store
+        .update_docs(which.device, which.open, which.after, limit)
+        .await?;
     let mut items = Vec::with_capacity(docs.len());
     for doc in docs {
         items.push(admin.dress_update(doc).await?);
@@ -93,7 +110,10 @@ pub(super) async fn list(State(admin): Api, Args(which): Args<Which>) -> Result<
 /// Pushes an image to a device. 201: a new update; 200: the same push was open already, and this is it.
 #[utoipa::path(post, path = "/v1/updates", request_body = UpdateToCreate,
     responses((status = 201, body = PushDoc), (status = 200, body = PushDoc), (status = 404, body = ErrorDoc), (status = 409, body = ErrorDoc)))]
-pub(super) async fn create(State(admin): Api, Body(new): Body<UpdateToCreate>) -> Result<(StatusCode, Json<PushDoc>), ApiError> {
+pub(super) async fn create(
+    State(admin): Api,
+    Body(new): Body<UpdateToCreate>,
+) -> Result<(StatusCode, Json<PushDoc>), ApiError> {
     let push = Push {
         device: new.device,
         image: new.image,
@@ -105,13 +125,26 @@ pub(super) async fn create(State(admin): Api, Body(new): Body<UpdateToCreate>) -
     let created = admin.store.push(push).await?;
     admin.live.wake(&created.update.device);
     let update = admin.dress_update(created.update).await?;
-    let status = if created.joined { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(PushDoc { update, joined: created.joined })))
+    let status = if created.joined {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    Ok((
+        status,
+        Json(PushDoc {
+            update,
+            joined: created.joined,
+        }),
+    ))
 }
 
 /// One update.
 #[utoipa::path(get, path = "/v1/updates/{id}", responses((status = 200, body = UpdateDoc), (status = 404, body = ErrorDoc)))]
-pub(super) async fn show(State(admin): Api, Name(update): Name) -> Result<Json<UpdateDoc>, ApiError> {
+pub(super) async fn show(
+    State(admin): Api,
+    Name(update): Name,
+) -> Result<Json<UpdateDoc>, ApiError> {
     let doc = admin.store.update_doc(id(&update)?).await?;
     Ok(Json(admin.dress_update(doc).await?))
 }
@@ -119,7 +152,10 @@ pub(super) async fn show(State(admin): Api, Name(update): Name) -> Result<Json<U
 /// Cancels an update. What the board never heard of ends at once; otherwise the board decides which came first.
 #[utoipa::path(post, path = "/v1/updates/{id}/cancel",
     responses((status = 200, body = UpdateDoc), (status = 404, body = ErrorDoc), (status = 409, body = ErrorDoc)))]
-pub(super) async fn cancel(State(admin): Api, Name(update): Name) -> Result<Json<UpdateDoc>, ApiError> {
+pub(super) async fn cancel(
+    State(admin): Api,
+    Name(update): Name,
+) -> Result<Json<UpdateDoc>, ApiError> {
     let doc = admin.store.cancel_update(id(&update)?).await?;
     admin.live.wake(&doc.device);
     Ok(Json(admin.dress_update(doc).await?))
@@ -128,7 +164,10 @@ pub(super) async fn cancel(State(admin): Api, Name(update): Name) -> Result<Json
 /// Ends an update in the record, without the board's word.
 #[utoipa::path(post, path = "/v1/updates/{id}/abandon",
     responses((status = 200, body = UpdateDoc), (status = 404, body = ErrorDoc), (status = 409, body = ErrorDoc)))]
-pub(super) async fn abandon(State(admin): Api, Name(update): Name) -> Result<Json<UpdateDoc>, ApiError> {
+pub(super) async fn abandon(
+    State(admin): Api,
+    Name(update): Name,
+) -> Result<Json<UpdateDoc>, ApiError> {
     let doc = admin.store.abandon_update(id(&update)?).await?;
     admin.live.wake(&doc.device);
     Ok(Json(admin.dress_update(doc).await?))

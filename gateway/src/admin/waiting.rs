@@ -18,17 +18,26 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
     let state = match update.state.as_str() {
         "confirmed" | "reverted" | "declined" | "failed" | "canceled" | "abandoned" => return None,
         // The state below the mark leads the detail.
-        "overdue" => update.detail.as_deref().and_then(|detail| detail.split(' ').next()).unwrap_or("offered"),
+        "overdue" => update
+            .detail
+            .as_deref()
+            .and_then(|detail| detail.split(' ').next())
+            .unwrap_or("offered"),
         state => state,
     };
     let device = &update.device;
     // What the board does by itself goes on under a hold; what the gateway would do next does not.
-    let gateway_acts = matches!(state, "queued" | "offered" | "deferred" | "accepted" | "preparing" | "transferring" | "staged");
+    let gateway_acts = matches!(
+        state,
+        "queued" | "offered" | "deferred" | "accepted" | "preparing" | "transferring" | "staged"
+    );
     if gateway_acts && hold.all {
         return Some("It waits for `dialhome release`: everything is on hold.".into());
     }
     if gateway_acts && hold.device {
-        return Some(format!("It waits for `dialhome release {device}`: this device is on hold."));
+        return Some(format!(
+            "It waits for `dialhome release {device}`: this device is on hold."
+        ));
     }
     if gateway_acts && update.reason.as_deref() == Some("max_bytes") {
         return Some("It waits for you: it has sent as many bytes as --max-bytes allows; push again with --replace and a higher limit, or cancel it.".into());
@@ -36,9 +45,16 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
     if !presence.online {
         return Some(match state {
             "queued" => format!("It waits for {device} to dial home; it is offered then."),
-            "deferred" => format!("It waits for {device} to dial home; the board had put it off ({}).", reason(update)),
-            "canceling" => format!("It waits for {device} to dial home and to say whether it could still cancel."),
-            "activating" => format!("It waits for {device} to dial home after its restart into the new image."),
+            "deferred" => format!(
+                "It waits for {device} to dial home; the board had put it off ({}).",
+                reason(update)
+            ),
+            "canceling" => format!(
+                "It waits for {device} to dial home and to say whether it could still cancel."
+            ),
+            "activating" => {
+                format!("It waits for {device} to dial home after its restart into the new image.")
+            }
             "trial" => format!("It waits for {device}, on trial with the new image, to dial home."),
             _ => format!("It waits for {device} to dial home; it goes on where it stopped."),
         });
@@ -53,11 +69,17 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
         "accepted" => format!("It waits for {device} to prepare its slot."),
         "preparing" => format!("It waits for {device} to check or erase its slot."),
         "transferring" => {
-            format!("It waits for {device} to commit the remaining {} of {} bytes.", u64::from(update.size).saturating_sub(update.committed), update.size)
+            format!(
+                "It waits for {device} to commit the remaining {} of {} bytes.",
+                u64::from(update.size).saturating_sub(update.committed),
+                update.size
+            )
         }
         "verifying" => format!("It waits for {device} to verify the whole image."),
         "staged" => format!("It waits for {device} to be told to activate the image."),
-        "activating" => format!("It waits for {device} to restart into the new image and to dial home."),
+        "activating" => {
+            format!("It waits for {device} to restart into the new image and to dial home.")
+        }
         "trial" => format!("It waits for {device} to confirm the new image durably."),
         "canceling" => format!("It waits for {device} to say whether it could still cancel."),
         other => format!("It waits for {device} ({other})."),
@@ -65,16 +87,30 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
 }
 
 /// What the board waits for; none where there is nothing to do.
-pub(crate) fn device(device: &DeviceDoc, open: Option<&UpdateDoc>, presence: &Presence, hold: Hold) -> Option<String> {
+pub(crate) fn device(
+    device: &DeviceDoc,
+    open: Option<&UpdateDoc>,
+    presence: &Presence,
+    hold: Hold,
+) -> Option<String> {
     let id = &device.device;
     let held = match hold {
-        Hold { all: true, .. } => Some("Everything is on hold: `dialhome release` lets it go on.".to_owned()),
-        Hold { device: true, .. } => Some(format!("The device is on hold: `dialhome release {id}` lets it go on.")),
+        Hold { all: true, .. } => {
+            Some("Everything is on hold: `dialhome release` lets it go on.".to_owned())
+        }
+        Hold { device: true, .. } => Some(format!(
+            "The device is on hold: `dialhome release {id}` lets it go on."
+        )),
         Hold { .. } => None,
     };
     if let Some(open) = open {
         let waits = update(open, presence, hold)?;
-        return Some(format!("Update {} to {}: {}", open.update, open.image, lower_first(&waits)));
+        return Some(format!(
+            "Update {} to {}: {}",
+            open.update,
+            open.image,
+            lower_first(&waits)
+        ));
     }
     if held.is_some() {
         return held;
@@ -90,21 +126,31 @@ pub(crate) fn device(device: &DeviceDoc, open: Option<&UpdateDoc>, presence: &Pr
         });
     }
     if !device.gateways_stored {
-        return Some(format!("It waits for {id} to store its new list of gateways."));
+        return Some(format!(
+            "It waits for {id} to store its new list of gateways."
+        ));
     }
     if device.last_contact.is_none() {
-        return Some(format!("It waits for {id} to dial home for the first time."));
+        return Some(format!(
+            "It waits for {id} to dial home for the first time."
+        ));
     }
     None
 }
 
 fn reason(update: &UpdateDoc) -> String {
-    update.reason.as_deref().unwrap_or("no reason given").replace('_', " ")
+    update
+        .reason
+        .as_deref()
+        .unwrap_or("no reason given")
+        .replace('_', " ")
 }
 
 fn lower_first(sentence: &str) -> String {
     let mut letters = sentence.chars();
-    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().chain(letters).collect()
+    })
 }
 
 #[cfg(test)]
@@ -138,11 +184,22 @@ mod tests {
     #[test]
     fn every_state_that_has_not_ended_has_a_sentence_and_no_other_has() {
         for online in [false, true] {
-            let presence = Presence { online, ..Presence::default() };
+            let presence = Presence {
+                online,
+                ..Presence::default()
+            };
             for state in State::ALL {
                 let sentence = update(&doc(state.name()), &presence, Hold::default());
-                assert_eq!(sentence.is_none(), state.is_terminal(), "{state}: {sentence:?}");
-                assert!(sentence.is_none_or(|sentence| sentence.ends_with('.') && !sentence.contains("({})")));
+                assert_eq!(
+                    sentence.is_none(),
+                    state.is_terminal(),
+                    "{state}: {sentence:?}"
+                );
+                assert!(
+                    sentence.is_none_or(
+                        |sentence| sentence.ends_with('.') && !sentence.contains("({})")
+                    )
+                );
             }
         }
     }
@@ -150,16 +207,37 @@ mod tests {
     #[test]
     fn an_overdue_update_waits_for_what_the_state_below_waits_for() {
         let mut overdue = doc("overdue");
-        overdue.detail = Some("trial since 2026-01-01T00:00:00Z; overdue since 2026-01-02T00:00:00Z".into());
-        let presence = Presence { online: true, ..Presence::default() };
-        assert_eq!(update(&overdue, &presence, Hold::default()), update(&doc("trial"), &presence, Hold::default()));
+        overdue.detail =
+            Some("trial since 2026-01-01T00:00:00Z; overdue since 2026-01-02T00:00:00Z".into());
+        let presence = Presence {
+            online: true,
+            ..Presence::default()
+        };
+        assert_eq!(
+            update(&overdue, &presence, Hold::default()),
+            update(&doc("trial"), &presence, Hold::default())
+        );
     }
 
     #[test]
     fn a_hold_is_named_where_the_gateway_would_act_next() {
-        let hold = Hold { all: false, device: true };
-        let presence = Presence { online: true, ..Presence::default() };
-        assert!(update(&doc("queued"), &presence, hold).unwrap().contains("release pump-1"));
-        assert!(update(&doc("trial"), &presence, hold).unwrap().contains("confirm"));
+        let hold = Hold {
+            all: false,
+            device: true,
+        };
+        let presence = Presence {
+            online: true,
+            ..Presence::default()
+        };
+        assert!(
+            update(&doc("queued"), &presence, hold)
+                .unwrap()
+                .contains("release pump-1")
+        );
+        assert!(
+            update(&doc("trial"), &presence, hold)
+                .unwrap()
+                .contains("confirm")
+        );
     }
 }

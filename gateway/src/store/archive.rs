@@ -92,7 +92,7 @@ impl Store {
         tar.append_path_with_name(&copy, DATABASE)
             .map_err(fault(&copy))?;
         for digest in digests {
-            let file = self.images_dir().join(&digest);
+            let file = self.images_dir().join(&digest[..2]).join(&digest);
             tar.append_path_with_name(&file, format!("images/{digest}"))
                 .map_err(fault(&file))?;
         }
@@ -101,6 +101,15 @@ impl Store {
             .and_then(|mut out| out.flush())
             .map_err(fault(Path::new("the backup")))?;
         Ok(facts)
+    }
+
+    /// A path for a file that is on its way in; whoever writes it removes it.
+    ///
+    /// # Errors
+    /// Where the directory for it cannot be made.
+    pub fn upload_path(&self) -> Result<PathBuf, StoreError> {
+        let scratch = Scratch::new(&self.0.data)?;
+        Ok(scratch.0.with_extension("upload"))
     }
 
     /// Puts a backup in place of everything. Sessions must be closed after it.
@@ -242,12 +251,18 @@ impl Staged {
         };
         for file in files {
             let file = file.map_err(|error| fault(&from, error))?;
-            let target = to.join(file.file_name());
+            let name = file.file_name();
+            let folder = to.join(name.to_string_lossy().get(..2).unwrap_or("xx"));
+            let target = folder.join(&name);
             if !target.exists() {
+                fs::create_dir_all(&folder).map_err(|error| fault(&folder, error))?;
                 File::open(file.path())
                     .and_then(|file| file.sync_all())
                     .map_err(|error| fault(&file.path(), error))?;
                 fs::rename(file.path(), &target).map_err(|error| fault(&target, error))?;
+                File::open(&folder)
+                    .and_then(|dir| dir.sync_all())
+                    .map_err(|error| fault(&folder, error))?;
                 added += 1;
             }
         }

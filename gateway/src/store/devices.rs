@@ -224,6 +224,45 @@ impl Store {
         .await
     }
 
+    /// How many devices there are, and how many of them are on hold by themselves.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn device_counts(&self) -> Result<(u64, u64), StoreError> {
+        let held = self
+            .0
+            .memory
+            .flags
+            .iter()
+            .filter(|flags| flags.hold)
+            .count() as u64;
+        let all = self
+            .read(|db| {
+                Ok(value::<i64>(db, "SELECT count(*) FROM device", [])?
+                    .unwrap_or(0)
+                    .unsigned_abs())
+            })
+            .await?;
+        Ok((all, held))
+    }
+
+    /// Air bytes of all devices: sent, received.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn air_totals(&self) -> Result<(u64, u64), StoreError> {
+        self.read(|db| {
+            let total = |field: &str| {
+                let sql = format!(
+                    "SELECT coalesce(sum(json_extract(body, '$.{field}')), 0) FROM device_state"
+                );
+                Ok::<_, StoreError>(value::<i64>(db, &sql, [])?.unwrap_or(0).unsigned_abs())
+            };
+            Ok((total("air_sent")?, total("air_received")?))
+        })
+        .await
+    }
+
     /// The device's last events, oldest first.
     ///
     /// # Errors

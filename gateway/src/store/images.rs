@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use dialhome_proto::manifest::Manifest;
 use rusqlite::Connection;
 
 use super::sqlite::{json, record, records, run, value};
 use super::writer::NewEvent;
-use super::{ImageRecord, Store, StoreError, devices, hex, now};
+use super::{ImageRecord, Store, StoreError, devices};
 
 /// What adding an image did.
 #[derive(Clone, Debug)]
@@ -16,56 +15,6 @@ pub struct Added {
     pub image: ImageRecord,
     /// The image was there already, the same.
     pub existed: bool,
-}
-
-impl ImageRecord {
-    /// The record of a manifest's only image.
-    ///
-    /// # Errors
-    /// `Invalid` where the manifest is malformed or has more than one image.
-    pub fn from_manifest(
-        manifest: &[u8],
-        source_digest: Option<String>,
-    ) -> Result<Self, StoreError> {
-        let parsed = Manifest::parse(manifest).map_err(|fault| {
-            StoreError::invalid(
-                "bad_manifest",
-                format!("the manifest is malformed: {fault}"),
-            )
-        })?;
-        let mut entries = parsed.entries();
-        let (Some(entry), None) = (entries.next(), entries.next()) else {
-            return Err(StoreError::invalid(
-                "bad_manifest",
-                "a manifest of several images cannot be delivered by this version",
-            ));
-        };
-        let place = if entry.component == 0 {
-            String::new()
-        } else {
-            format!("/{}", entry.component)
-        };
-        Ok(Self {
-            name: format!("{}{place}@{}", parsed.product(), entry.version),
-            product: parsed.product().into(),
-            component: entry.component,
-            version: entry.version.into(),
-            digest: entry.sha256.to_string(),
-            manifest_digest: parsed.digest().to_string(),
-            source_digest,
-            size: entry.size,
-            counter: entry.counter,
-            floor: entry.floor,
-            hardware: (entry.hardware_min, entry.hardware_max),
-            devices: parsed.devices().map(str::to_owned).collect(),
-            signers: parsed
-                .signatures()
-                .map(|(signer, _)| hex(&signer.0))
-                .collect(),
-            manifest: manifest.into(),
-            added: now(),
-        })
-    }
 }
 
 impl Store {

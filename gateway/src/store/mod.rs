@@ -71,6 +71,8 @@ impl Store {
     /// In words: in use by another gateway, locked, damaged, from a newer version, no room, no permission.
     pub fn open(data: &Path) -> Result<Self, StoreError> {
         let lock = lock::DataLock::take(data)?;
+        // What a killed gateway left half done.
+        let _ = std::fs::remove_dir_all(data.join("tmp"));
         let db = sqlite::open_for_writing(data)?;
         let path = data.join(sqlite::DATABASE);
         let devices = sqlite::value::<i64>(&db, "SELECT count(*) FROM device", [])?.unwrap_or(0);

@@ -2,21 +2,10 @@
 
 use dialhome_proto::id::decode_hex;
 use dialhome_proto::statement::{self, GatewaysStatement, Refused};
-use dialhome_proto::trust::{TrustSet, VerifySignature};
-use ed25519_dalek::{Signature, VerifyingKey};
+use dialhome_proto::trust::TrustSet;
 
 use super::{Device, StoreError};
-
-struct Strict;
-
-impl VerifySignature for Strict {
-    fn verify(&mut self, public_key: &[u8; 32], message: &[u8], signature: &[u8; 64]) -> bool {
-        VerifyingKey::from_bytes(public_key).is_ok_and(|key| {
-            key.verify_strict(message, &Signature::from_bytes(signature))
-                .is_ok()
-        })
-    }
-}
+use crate::image::sign::Ed25519;
 
 /// The TrustSet that the device was provisioned with.
 pub(crate) fn trust_set(device: &Device) -> Result<TrustSet, StoreError> {
@@ -69,8 +58,8 @@ pub(crate) fn check_statement(
         };
         StoreError::invalid("bad_statement", message)
     };
-    let (statement, _) =
-        statement::check(bytes, &device.id, Some(&trust), in_force, &mut Strict).map_err(refuse)?;
+    let (statement, _) = statement::check(bytes, &device.id, Some(&trust), in_force, &mut Ed25519)
+        .map_err(refuse)?;
     Ok((
         statement.epoch(),
         statement.gateways().map(str::to_owned).collect(),
@@ -84,7 +73,7 @@ pub(crate) fn refuses(
 ) -> Option<String> {
     let trust = trust_set(device).ok()?;
     trust
-        .verify(manifest.body(), manifest.signatures(), &mut Strict)
+        .verify(manifest.body(), manifest.signatures(), &mut Ed25519)
         .err()
         .map(|reason| reason.to_string())
 }

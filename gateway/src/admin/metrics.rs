@@ -1,0 +1,121 @@
+//! /metrics, in Prometheus' text format.
+
+use std::fmt::Write as _;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+
+use super::Api;
+use super::error::ApiError;
+
+/// The gateway's numbers, in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", responses((status = 200, body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(admin): Api) -> Result<Response, ApiError> {
+    let status = admin.status().await?;
+    let (sent, received) = admin.store.air_totals().await?;
+    let mut text = Text::default();
+    text.gauge("dialhome_sessions", "Open sessions", status.sessions);
+    text.gauge(
+        "dialhome_transfers",
+        "Deliveries under way",
+        status.transfers,
+    );
+    text.gauge(
+        "dialhome_handshakes",
+        "Handshakes under way",
+        status.handshakes,
+    );
+    text.counter(
+        "dialhome_handshakes_refused_total",
+        "Handshakes refused since the start",
+        status.refused,
+    );
+    text.gauge("dialhome_devices", "Devices known", status.devices);
+    text.gauge(
+        "dialhome_devices_held",
+        "Devices on hold by themselves",
+        status.devices_held,
+    );
+    text.gauge(
+        "dialhome_hold",
+        "1 while everything is on hold",
+        u64::from(status.hold),
+    );
+    text.head("dialhome_updates", "gauge", "Updates by state and reason");
+    for (state, reason, count) in admin.store.update_counts().await? {
+        let reason = reason.unwrap_or_default();
+        text.line(
+            &format!(
+                "dialhome_updates{{state=\"{}\",reason=\"{}\"}}",
+                escape(&state),
+                escape(&reason)
+            ),
+            count,
+        );
+    }
+    text.head(
+        "dialhome_air_bytes_total",
+        "counter",
+        "Bytes over the air, of all devices known",
+    );
+    text.line("dialhome_air_bytes_total{direction=\"sent\"}", sent);
+    text.line("dialhome_air_bytes_total{direction=\"received\"}", received);
+    text.gauge(
+        "dialhome_store_writable",
+        "1 while the store can be written",
+        u64::from(status.store.writable),
+    );
+    text.gauge(
+        "dialhome_disk_free_bytes",
+        "Free on the disk of the data directory",
+        status.disk.free,
+    );
+    text.gauge(
+        "dialhome_open_files",
+        "Open files of the gateway",
+        status.open_files.used,
+    );
+    text.gauge(
+        "dialhome_open_files_limit",
+        "Open files that it may have",
+        status.open_files.limit,
+    );
+    text.counter(
+        "dialhome_events_total",
+        "Number of the last event",
+        status.last_seq,
+    );
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text.0).into_response())
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn line(&mut self, name: &str, value: u64) {
+        let _ = writeln!(self.0, "{name} {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "gauge", help);
+        self.line(name, value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.head(name, "counter", help);
+        self.line(name, value);
+    }
+}
+
+/// A label's value.
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}

@@ -1,0 +1,184 @@
+//! /v1/status, and the hold over everything.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::error::{ApiError, ErrorDoc};
+use super::{Admin, Api};
+
+/// How the gateway is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StatusDoc {
+    /// The gateway's version.
+    pub version: String,
+    /// When it started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started: Timestamp,
+    /// Where boards dial.
+    pub listen: Option<String>,
+    /// The data directory.
+    pub data: String,
+    /// Everything is on hold.
+    pub hold: bool,
+    /// Devices on hold by themselves.
+    pub devices_held: u64,
+    /// Devices known.
+    pub devices: u64,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Handshakes under way.
+    pub handshakes: u64,
+    /// Handshakes refused since the start.
+    pub refused: u64,
+    /// Deliveries under way.
+    pub transfers: u64,
+    /// Updates by state.
+    pub updates: BTreeMap<String, u64>,
+    /// Updates that ended otherwise than confirmed or canceled, by reason.
+    pub failures: BTreeMap<String, u64>,
+    /// The store.
+    pub store: StoreHealth,
+    /// The disk of the data directory.
+    pub disk: Disk,
+    /// Open files.
+    pub open_files: OpenFiles,
+    /// The number of the last event.
+    pub last_seq: u64,
+}
+
+/// Whether the store can be written.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StoreHealth {
+    /// The last change was stored.
+    pub writable: bool,
+    /// Why not, and what to do.
+    pub problem: Option<String>,
+}
+
+/// Room on the disk of the data directory, in bytes.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Disk {
+    /// Free for the gateway.
+    pub free: u64,
+    /// The whole disk.
+    pub total: u64,
+    /// Used by the database.
+    pub database: u64,
+    /// Used by images.
+    pub images: u64,
+}
+
+/// Open files of the gateway's process.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct OpenFiles {
+    /// Open now.
+    pub used: u64,
+    /// At most.
+    pub limit: u64,
+}
+
+/// The hold over everything.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct HoldDoc {
+    /// Everything is on hold.
+    pub(crate) hold: bool,
+}
+
+impl Admin {
+    pub(super) async fn status(&self) -> Result<StatusDoc, ApiError> {
+        let live = self.live.counts();
+        let (mut updates, mut failures) = (BTreeMap::new(), BTreeMap::new());
+        for (state, reason, count) in self.store.update_counts().await? {
+            if matches!(
+                state.as_str(),
+                "reverted" | "declined" | "failed" | "overdue"
+            ) {
+                *failures
+                    .entry(reason.unwrap_or_else(|| state.clone()))
+                    .or_default() += count;
+            }
+            *updates.entry(state).or_default() += count;
+        }
+        let (devices, devices_held) = self.store.device_counts().await?;
+        let fault = self.store.fault();
+        let (data, images) = (
+            self.store.data().to_path_buf(),
+            std::sync::Arc::clone(&self.images),
+        );
+        let disk = tokio::task::spawn_blocking(move || disk(&data, &images))
+            .await
+            .unwrap_or_default();
+        Ok(StatusDoc {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started: self.started,
+            listen: self.listen.map(|listen| listen.to_string()),
+            data: self.store.data().display().to_string(),
+            hold: self.store.held(),
+            devices_held,
+            devices,
+            sessions: live.sessions,
+            handshakes: live.handshakes,
+            refused: live.refused,
+            transfers: live.transfers,
+            updates,
+            failures,
+            store: StoreHealth {
+                writable: fault.is_none(),
+                problem: fault.map(|fault| fault.to_string()),
+            },
+            disk,
+            open_files: open_files(),
+            last_seq: self.store.last_seq(),
+        })
+    }
+}
+
+fn disk(data: &std::path::Path, images: &crate::image::store::ImageStore) -> Disk {
+    let room = rustix::fs::statvfs(data)
+        .map(|room| (room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize))
+        .unwrap_or_default();
+    let size = |name: &str| std::fs::metadata(data.join(name)).map_or(0, |file| file.len());
+    Disk {
+        free: room.0,
+        total: room.1,
+        database: size("dialhome.db") + size("dialhome.db-wal") + size("dialhome.db-shm"),
+        images: images
+            .list()
+            .map_or(0, |images| images.iter().map(|(_, size)| size).sum()),
+    }
+}
+
+fn open_files() -> OpenFiles {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
+    // The listing itself is one of them.
+    let used = std::fs::read_dir("/proc/self/fd")
+        .map_or(0, |files| files.count().saturating_sub(1) as u64);
+    OpenFiles { used, limit }
+}
+
+/// How the gateway is.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = StatusDoc), (status = 500, body = ErrorDoc)))]
+pub(super) async fn status(State(admin): Api) -> Result<Json<StatusDoc>, ApiError> {
+    admin.status().await.map(Json)
+}
+
+/// Holds everything: nothing is offered, sent or activated. It survives a restart.
+#[utoipa::path(post, path = "/v1/hold", responses((status = 200, body = HoldDoc)))]
+pub(super) async fn hold(State(admin): Api) -> Result<Json<HoldDoc>, ApiError> {
+    admin.store.set_hold(true).await?;
+    Ok(Json(HoldDoc { hold: true }))
+}
+
+/// Releases everything; devices on hold by themselves stay so.
+#[utoipa::path(post, path = "/v1/release", responses((status = 200, body = HoldDoc)))]
+pub(super) async fn release(State(admin): Api) -> Result<Json<HoldDoc>, ApiError> {
+    admin.store.set_hold(false).await?;
+    Ok(Json(HoldDoc { hold: false }))
+}
