@@ -300,7 +300,7 @@ fn line_error(line: usize, error: &ReaderError) -> HexError {
         },
         ref other => HexError::Line {
             line,
-            problem: other.to_string(),
+            problem: format!("not an Intel HEX record: {other}"),
         },
     }
 }
