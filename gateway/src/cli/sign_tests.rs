@@ -21,7 +21,7 @@ impl Desk {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         key::generate(&dir.path().join("op.key")).unwrap();
-        std::fs::write(dir.path().join("fw.bin"), b"the firmware").unwrap();
+        fs::write(dir.path().join("fw.bin"), b"the firmware").unwrap();
         Self { dir }
     }
 
@@ -71,7 +71,7 @@ fn a_signed_file_reads_back_and_states_the_defaults() {
     let desk = Desk::new();
     let before = Timestamp::now().as_second();
     let signed = desk.sign("fw.bin", &[]).unwrap();
-    let written = std::fs::read(desk.path("x.dhi")).unwrap();
+    let written = fs::read(desk.path("x.dhi")).unwrap();
     assert_eq!(Container::parse(&written).unwrap(), signed.container);
     assert_eq!(signed.container.payload, b"the firmware");
     let head = &signed.container.head;
@@ -85,7 +85,7 @@ fn a_signed_file_reads_back_and_states_the_defaults() {
     );
     assert_eq!(manifest.devices().count(), 0);
     assert_eq!(
-        std::fs::read_dir(desk.dir.path()).unwrap().count(),
+        fs::read_dir(desk.dir.path()).unwrap().count(),
         4,
         "no part is left"
     );
@@ -190,8 +190,8 @@ fn what_cannot_be_signed_is_explained() {
         assert!(!desk.path("x.dhi").exists());
         (error.exit, error.code, error.to_string())
     };
-    std::fs::write(desk.path("empty.bin"), b"").unwrap();
-    std::fs::write(desk.path("empty.hex"), b"").unwrap();
+    fs::write(desk.path("empty.bin"), b"").unwrap();
+    fs::write(desk.path("empty.hex"), b"").unwrap();
     let (exit, code, text) = error("empty.bin", &[]);
     assert_eq!((exit, code), (1, "empty_file"), "{text}");
     let (exit, code, text) = error("empty.hex", &[]);
@@ -278,9 +278,9 @@ fn image_add_takes_both_kinds_of_file() {
     let again = run(&desk.parse("x.dhi", &[]).unwrap().sign).unwrap_err();
     assert_eq!(again.code, "signed_already");
     // A damaged one.
-    let mut bytes = std::fs::read(desk.path("x.dhi")).unwrap();
+    let mut bytes = fs::read(desk.path("x.dhi")).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(desk.path("bad.dhi"), bytes).unwrap();
+    fs::write(desk.path("bad.dhi"), bytes).unwrap();
     let damaged = load(&desk.file_only("bad.dhi")).unwrap_err();
     assert_eq!((damaged.exit, damaged.code), (1, "bad_image"));
     assert!(damaged.hint.is_some());
@@ -315,5 +315,5 @@ fn the_real_micropython_is_signed_once_the_far_bytes_are_decided() {
     assert_ne!(summary.source_digest, summary.digest);
     // With --raw the text itself is the image.
     let raw = desk.sign(MICROPYTHON, &["--raw"]).unwrap();
-    assert_eq!(raw.container.payload, std::fs::read(MICROPYTHON).unwrap());
+    assert_eq!(raw.container.payload, fs::read(MICROPYTHON).unwrap());
 }

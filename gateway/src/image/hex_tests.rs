@@ -295,7 +295,7 @@ proptest! {
                 let (low, high) = bytes.split_at(room.min(bytes.len()));
                 let mut lines = vec![data(address, low)];
                 if !high.is_empty() {
-                    lines.push(data(address + low.len() as u32, high));
+                    lines.push(data(address + u32::try_from(low.len()).unwrap(), high));
                 }
                 lines
             })
