@@ -184,10 +184,12 @@ where
 
     /// Does what can be done now, and says when to call again.
     pub fn poll(&mut self, now: Millis) -> Wake {
+        let mut again = false;
         for _ in 0..STEPS_MAX {
             let mut moved = self.shake(now);
             moved |= self.transmit(now);
-            moved |= self.work(now);
+            let (worked, took_time) = self.work(now);
+            moved |= worked;
             moved |= self.receive(now);
             if self.machine.deadline().is_some_and(|due| due <= now)
                 && !matches!(self.machine.link_state(), LinkState::Down { .. })
@@ -197,15 +199,22 @@ where
             } else if self.machine.deadline().is_some_and(|due| due <= now) {
                 self.machine.handle_timeout(now);
             }
-            if !moved || self.restarting {
+            again = moved && !self.restarting;
+            // After long work the deadlines count from a clock read afresh.
+            if !again || took_time {
                 break;
             }
         }
         let shaking = self.shaking.as_ref().map(|shaking| shaking.due);
         let linked = self.records.is_some() || self.shaking.is_some();
         Wake {
-            at: [self.machine.deadline(), shaking, self.leave_due]
-                .into_iter()
+            at: [
+                again.then_some(now),
+                self.machine.deadline(),
+                shaking,
+                self.leave_due,
+            ]
+            .into_iter()
                 .flatten()
                 .min(),
             on_receive: linked && (self.shaking.is_some() || self.machine.wants_record()),
@@ -214,19 +223,21 @@ where
         }
     }
 
-    /// Carries out the machine's work, one piece a time.
-    fn work(&mut self, now: Millis) -> bool {
+    /// Carries out the machine's work, one piece a time; whether there was some, and
+    /// whether it may have taken long.
+    fn work(&mut self, now: Millis) -> (bool, bool) {
         let leaving = matches!(self.machine.link_state(), LinkState::Leaving { .. });
         if leaving && self.tx_sent < self.tx_len {
             // The last frames must leave first, but not for ever.
             let due = *self.leave_due.get_or_insert(now.after(LEAVE_MS));
             if now < due {
-                return false;
+                return (false, false);
             }
         }
         let Some(work) = self.machine.poll_work(now) else {
-            return false;
+            return (false, false);
         };
+        let long = matches!(work, Work::Dial { .. } | Work::Boot(_));
         match work {
             Work::Dial { list, place, key } => self.dial(list, place, key, now),
             Work::HangUp => {
@@ -255,7 +266,7 @@ where
                 self.machine.worked(result, now);
             }
         }
-        true
+        (true, long)
     }
 
     fn dial(&mut self, list: GatewayList, place: u8, key: KeyUse, now: Millis) {

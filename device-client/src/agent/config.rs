@@ -18,7 +18,6 @@ use std::{
 use dialhome_proto::{
     code::Link,
     id, limits,
-    manifest::TrialBudget,
     statement,
     trust::{TrustFault, TrustSet},
 };
@@ -27,6 +26,10 @@ use zeroize::Zeroizing;
 
 /// Least and most seconds that a command may be given.
 const TIMEOUT_S: core::ops::RangeInclusive<u64> = 1..=24 * 3600;
+
+/// Receive buffers that the agent is built with, in bytes of ciphertext: for chunks of
+/// 1 KiB as a small board takes them, of 4 KiB, and the largest.
+pub const RECEIVE_BUFFERS: [u16; 3] = [1088, 4126, 16_384];
 
 /// Everything that the agent is told from outside, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +50,6 @@ pub struct Config {
     pub agent: Agent,
     /// Table `[reconnect]`.
     pub reconnect: Reconnect,
-    /// Table `[trial]`; used where a manifest says 0.
-    pub trial: TrialBudget,
     /// Table `[install]`: makes the image behind `current` take effect.
     pub install: Option<CommandSettings>,
     /// Table `[running]`: prints the SHA-256 of what runs.
@@ -82,11 +83,12 @@ pub struct Agent {
     pub slot_size: u32,
     /// Most payload bytes sent and not committed; 256 KiB by default.
     pub window: u32,
-    /// Longest ciphertext of one record; 4,126 by default, which holds a 4 KiB chunk.
+    /// Longest ciphertext of one record, one of [`RECEIVE_BUFFERS`]; 4,126 by default,
+    /// which holds a 4 KiB chunk.
     pub receive_buffer: u16,
-    /// Received bytes are committed (`fdatasync`) at least once in so many; half the
-    /// window by default.
-    pub commit_bytes: u32,
+    /// Progress is noted in the journal once in so many committed bytes: as many may be
+    /// sent again after the agent was killed. Half the window by default.
+    pub claim_bytes: u32,
     /// Worst time of one commit as told to the gateway, in milliseconds; 10,000 by default.
     pub commit_ms: u32,
     /// Ping interval until the gateway advises another, in seconds; 300 by default.
@@ -250,8 +252,6 @@ struct RawConfig {
     agent: RawAgent,
     #[serde(default)]
     reconnect: RawReconnect,
-    #[serde(default)]
-    trial: RawTrial,
     install: Option<RawCommand>,
     running: Option<RawCommand>,
     self_test: Option<RawCommand>,
@@ -288,7 +288,7 @@ struct RawAgent {
     slot_size: u32,
     window: u32,
     receive_buffer: u16,
-    commit_bytes: u32,
+    claim_bytes: u32,
     commit_ms: u32,
     ping_s: u32,
     connect_ms: u32,
@@ -304,7 +304,7 @@ impl Default for RawAgent {
             slot_size: 1 << 30,
             window: 256 * 1024,
             receive_buffer: 4126,
-            commit_bytes: 0,
+            claim_bytes: 0,
             commit_ms: 10_000,
             ping_s: 300,
             connect_ms: 20_000,
@@ -327,14 +327,6 @@ impl Default for RawReconnect {
             max_ms: 900_000,
         }
     }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RawTrial {
-    boots: u8,
-    dials: u16,
-    awake_s: u32,
 }
 
 #[derive(Deserialize)]
@@ -399,11 +391,6 @@ impl RawConfig {
             trust: self.trust.map(RawTrust::check).transpose()?,
             agent: self.agent.check()?,
             reconnect: self.reconnect.check()?,
-            trial: TrialBudget {
-                boots: self.trial.boots,
-                dials: self.trial.dials,
-                awake_s: self.trial.awake_s,
-            },
             install: command("install", self.install, 600)?,
             running: command("running", self.running, 60)?,
             self_test: command("self_test", self.self_test, 60)?,
@@ -502,11 +489,11 @@ impl RawAgent {
                 ),
             );
         };
-        let receive = limits::RECEIVE_BUFFER_MIN..=limits::RECEIVE_BUFFER_MAX;
-        if !receive.contains(&usize::from(self.receive_buffer)) {
+        if !RECEIVE_BUFFERS.contains(&self.receive_buffer) {
+            let [small, usual, large] = RECEIVE_BUFFERS;
             return fault(
                 "agent.receive_buffer",
-                between(receive.start(), receive.end()),
+                format!("{} is not one of {small}, {usual}, {large}. Use one of them", self.receive_buffer),
             );
         }
         if self.slot_size == 0 {
@@ -525,16 +512,16 @@ impl RawAgent {
                 ),
             );
         }
-        let commit_bytes = if self.commit_bytes == 0 {
+        let claim_bytes = if self.claim_bytes == 0 {
             self.window / 2
         } else {
-            self.commit_bytes
+            self.claim_bytes
         };
-        if commit_bytes > self.window {
+        if claim_bytes > self.window {
             return fault(
-                "agent.commit_bytes",
+                "agent.claim_bytes",
                 format!(
-                    "{commit_bytes} is more than agent.window, {}: nothing would ever be committed",
+                    "{claim_bytes} is more than agent.window, {}. Give less, or leave it out",
                     self.window
                 ),
             );
@@ -555,7 +542,7 @@ impl RawAgent {
             slot_size: self.slot_size,
             window: self.window,
             receive_buffer: self.receive_buffer,
-            commit_bytes,
+            claim_bytes,
             commit_ms: self.commit_ms,
             ping_s: self.ping_s,
             connect_ms: self.connect_ms,

@@ -35,7 +35,7 @@ fn a_provisioning_file_is_taken_as_it_is() {
     let trust = config.trust.unwrap();
     assert_eq!((trust.epoch, trust.keys[0][0]), (1, 0xa0));
     assert_eq!(config.agent.window, 256 * 1024);
-    assert_eq!(config.agent.commit_bytes, 128 * 1024);
+    assert_eq!(config.agent.claim_bytes, 128 * 1024);
     assert_eq!(
         (config.reconnect.first_ms, config.reconnect.max_ms),
         (1000, 900_000)
@@ -48,13 +48,12 @@ fn settings_of_the_agent_stand_in_tables_behind_it() {
     let config = parse(&provisioned(
         "[[trust.minimums]]\ncomponent = 0\ncounter = 9\n\
          [agent]\nhardware = 3\nlink = \"lte_m\"\nwindow = 8192\nnetwork = \"Telia\"\n\
-         [reconnect]\nfirst_ms = 20\nmax_ms = 200\n[trial]\nboots = 2\n\
+         [reconnect]\nfirst_ms = 20\nmax_ms = 200\n\
          [install]\ncommand = [\"/bin/true\", \"x\"]\ntimeout_s = 5\n",
     ))
     .unwrap();
     assert_eq!(config.trust.unwrap().minimums[0], (0, 9));
     assert_eq!(config.agent.link, Link::LTE_M);
-    assert_eq!(config.trial.boots, 2);
     let install = config.install.unwrap();
     assert_eq!(install.command, ["/bin/true", "x"]);
     assert_eq!(install.timeout, Duration::from_secs(5));
@@ -113,7 +112,7 @@ fn wrong_values_are_named_with_what_to_do() {
         ("[agent]\nlink = \"carrier pigeon\"", "`agent.link`"),
         ("[agent]\nreceive_buffer = 100", "`agent.receive_buffer`"),
         ("[agent]\nwindow = 100", "`agent.window`"),
-        ("[agent]\ncommit_bytes = 999999999", "`agent.commit_bytes`"),
+        ("[agent]\nclaim_bytes = 999999999", "`agent.claim_bytes`"),
         ("[agent]\nping_s = 0", "`agent.ping_s`"),
         ("[agent]\nslot_size = 0", "`agent.slot_size`"),
         ("[reconnect]\nfirst_ms = 0", "`reconnect.first_ms`"),

@@ -1,16 +1,25 @@
-//! Starts the agent: everything opened and checked before the first dial.
+//! The agent: everything opened and checked before the first dial, then the loop that
+//! waits for what the client wants.
 
 use core::fmt;
 use std::{
     format,
     path::Path,
     string::{String, ToString as _},
-    time::Duration,
+    time::{Duration, Instant},
+    vec::Vec,
+};
+
+use dialhome_proto::{
+    device::{self, ComponentConfig},
+    limits::{PING_S, RECORD_HEADER},
+    link::DeviceKey,
+    time::Millis,
 };
 
 use super::{
     boot_linux::{Commands, LinuxBoot, Reexec},
-    config::Config,
+    config::{Config, RECEIVE_BUFFERS},
     journal_file::FileJournal,
     rng_system::SystemRng,
     signals::Signals,
@@ -18,6 +27,19 @@ use super::{
     state::State,
     transport_tcp::TcpTransport,
 };
+use crate::{
+    client::{self, Client, Provision},
+    slot::Slot as _,
+};
+
+/// Name and version of this program, as Hello has it.
+const CLIENT: &str = concat!("dialhome-agent ", env!("CARGO_PKG_VERSION"));
+/// Tasks that are allowed: ping and report.
+const TASKS: u32 = 0b11;
+/// A wait without a deadline still ends after so long.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Time for Bye to leave when the agent is asked to end.
+const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// What an agent works with.
 #[derive(Debug)]
@@ -92,5 +114,104 @@ impl Parts {
             signals,
             state,
         })
+    }
+}
+
+/// Runs the agent until a signal asks it to end.
+///
+/// # Errors
+/// The system refuses to wait for the connection.
+pub fn run(config: &Config, parts: Parts) -> Result<(), StartError> {
+    let [small, usual, _] = RECEIVE_BUFFERS;
+    let parts = std::boxed::Box::new(parts);
+    // The client's buffer is part of its type.
+    match config.agent.receive_buffer {
+        size if size == small => run_with::<{ RECEIVE_BUFFERS[0] as usize + RECORD_HEADER }>(config, *parts),
+        size if size == usual => run_with::<{ RECEIVE_BUFFERS[1] as usize + RECORD_HEADER }>(config, *parts),
+        _ => run_with::<{ RECEIVE_BUFFERS[2] as usize + RECORD_HEADER }>(config, *parts),
+    }
+}
+
+fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartError> {
+    let Parts {
+        transport,
+        slot,
+        journal,
+        boot,
+        rng,
+        signals,
+        state: _locked,
+    } = parts;
+    let geometry = slot.geometry();
+    let components = [ComponentConfig {
+        component: 0,
+        slot_size: geometry.size,
+        write_unit: geometry.write_unit,
+        erase_unit: geometry.erase_unit,
+        window: config.agent.window,
+        commit_ms: config.agent.commit_ms,
+        claim_every: config.agent.claim_bytes,
+    }];
+    let gateways: Vec<&str> = config.gateways.iter().map(String::as_str).collect();
+    let key = DeviceKey::new(*config.key.0);
+    let reconnect = config.reconnect;
+    let client_config = device::Config {
+        device: &config.id,
+        product: &config.product,
+        hardware: config.agent.hardware,
+        client: CLIENT,
+        receive_buffer: config.agent.receive_buffer,
+        tasks: TASKS,
+        ping_s: config.agent.ping_s,
+        // A configuration that asks for less than a gateway may is a test's.
+        ping_s_min: config.agent.ping_s.min(*PING_S.start()),
+        wake_s: 0,
+        backoff_ms: (reconnect.first_ms.into(), reconnect.max_ms.into()),
+        gateways: 0,
+        components: &components,
+    };
+    let provision = Provision {
+        key: &key,
+        gateways: &gateways,
+        trust: config.trust.as_ref(),
+    };
+    let parts = client::Parts {
+        transport,
+        slot,
+        journal,
+        boot,
+        rng,
+    };
+    let start = Instant::now();
+    let clock = || Millis(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let mut client = Client::<_, _, _, _, _, RX>::start(client_config, provision, parts, clock());
+    let mut state = client.machine().stage_name();
+    let mut stop_due = None;
+    loop {
+        if signals.stop() && stop_due.is_none() {
+            client.stop();
+            stop_due = Some(Instant::now() + STOP_MAX);
+        }
+        if let Some(due) = stop_due
+            && (client.has_left() || Instant::now() >= due)
+        {
+            tracing::info!("ends");
+            return Ok(());
+        }
+        let wake = client.poll(clock());
+        if client.machine().stage_name() != state {
+            state = client.machine().stage_name();
+            tracing::info!(state, "update");
+        }
+        if wake.restarting {
+            // Only where it cannot start itself again: whoever started it will.
+            return Ok(());
+        }
+        let time = wake.at.map_or(WAIT_MAX, |at| Duration::from_millis(at.since(clock())));
+        let time = stop_due.map_or(time, |due| time.min(due.saturating_duration_since(Instant::now())));
+        let transport = &client.parts().transport;
+        transport
+            .wait(wake.on_receive, wake.on_send, time.min(WAIT_MAX))
+            .map_err(|error| StartError::new("waiting for the connection", &error))?;
     }
 }

@@ -120,17 +120,19 @@ impl TcpTransport {
         }
     }
 
-    /// Waits until bytes have arrived, until bytes can be sent where `to_send` says that
-    /// there are some, until a signal came, or `time` has passed.
+    /// Waits until bytes have arrived where `to_receive` asks for them, until bytes can be
+    /// sent where `to_send` does, until a signal came, or `time` has passed.
     ///
     /// # Errors
     /// The system refused to wait.
-    pub fn wait(&self, to_send: bool, time: Duration) -> io::Result<()> {
+    pub fn wait(&self, to_receive: bool, to_send: bool, time: Duration) -> io::Result<()> {
         let wake = self.signals.wake();
         let mut waits = Vec::with_capacity(2);
         waits.push(PollFd::new(&wake, PollFlags::IN));
-        if let Some(stream) = &self.stream {
-            let mut flags = PollFlags::IN;
+        // Without either, a connection that the other end closed would wake at once, for ever.
+        if let Some(stream) = self.stream.as_ref().filter(|_| to_receive || to_send) {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, to_receive);
             flags.set(PollFlags::OUT, to_send);
             waits.push(PollFd::new(stream, flags));
         }
@@ -399,7 +401,7 @@ mod tests {
                 return done;
             }
             assert!(Instant::now() < end, "nothing came");
-            transport.wait(false, Duration::from_secs(1)).unwrap();
+            transport.wait(true, false, Duration::from_secs(1)).unwrap();
         }
     }
 
@@ -457,7 +459,7 @@ mod tests {
         });
         let end = Instant::now() + LONG;
         let more = loop {
-            transport.wait(true, Duration::from_secs(1)).unwrap();
+            transport.wait(false, true, Duration::from_secs(1)).unwrap();
             match transport.send(b"more").unwrap() {
                 0 => assert!(Instant::now() < end),
                 len => break len,

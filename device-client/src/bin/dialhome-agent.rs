@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use dialhome_device::agent::{boot_linux::Reexec, config::Config, run::Parts, signals::Signals};
+use dialhome_device::agent::{boot_linux::Reexec, config::Config, run::{Parts, run}, signals::Signals};
 use tracing_subscriber::EnvFilter;
 
 /// Dials home: takes new firmware from a Dialhome gateway, installs it, and tells how it went.
@@ -58,5 +58,5 @@ fn start(arguments: &Arguments) -> Result<(), String> {
     let parts = Parts::open(&config, &arguments.state, signals, Some(reexec))
         .map_err(|error| error.to_string())?;
     tracing::info!(device = config.id, state = %parts.state.dir().display(), "starts");
-    Err("this build has no client yet".to_owned())
+    run(&config, parts).map_err(|error| error.to_string())
 }
