@@ -177,9 +177,12 @@ where
         self.machine.leave(ByeReason::STOPPING);
     }
 
-    /// Whether there is no connection.
+    /// Whether there is no session, and so nothing left to say.
     pub const fn has_left(&self) -> bool {
-        matches!(self.machine.link_state(), LinkState::Down { .. })
+        matches!(
+            self.machine.link_state(),
+            LinkState::Down { .. } | LinkState::Dialing
+        )
     }
 
     /// Does what can be done now, and says when to call again.
@@ -215,8 +218,8 @@ where
                 self.leave_due,
             ]
             .into_iter()
-                .flatten()
-                .min(),
+            .flatten()
+            .min(),
             on_receive: linked && (self.shaking.is_some() || self.machine.wants_record()),
             on_send: linked && self.tx_sent < self.tx_len,
             restarting: self.restarting,

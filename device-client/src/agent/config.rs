@@ -17,8 +17,7 @@ use std::{
 
 use dialhome_proto::{
     code::Link,
-    id, limits,
-    statement,
+    id, limits, statement,
     trust::{TrustFault, TrustSet},
 };
 use serde::Deserialize;
@@ -493,7 +492,10 @@ impl RawAgent {
             let [small, usual, large] = RECEIVE_BUFFERS;
             return fault(
                 "agent.receive_buffer",
-                format!("{} is not one of {small}, {usual}, {large}. Use one of them", self.receive_buffer),
+                format!(
+                    "{} is not one of {small}, {usual}, {large}. Use one of them",
+                    self.receive_buffer
+                ),
             );
         }
         if self.slot_size == 0 {

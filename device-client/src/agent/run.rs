@@ -11,7 +11,7 @@ use std::{
 };
 
 use dialhome_proto::{
-    device::{self, ComponentConfig},
+    device::{self, ComponentConfig, LinkState},
     limits::{PING_S, RECORD_HEADER},
     link::DeviceKey,
     time::Millis,
@@ -126,8 +126,12 @@ pub fn run(config: &Config, parts: Parts) -> Result<(), StartError> {
     let parts = std::boxed::Box::new(parts);
     // The client's buffer is part of its type.
     match config.agent.receive_buffer {
-        size if size == small => run_with::<{ RECEIVE_BUFFERS[0] as usize + RECORD_HEADER }>(config, *parts),
-        size if size == usual => run_with::<{ RECEIVE_BUFFERS[1] as usize + RECORD_HEADER }>(config, *parts),
+        size if size == small => {
+            run_with::<{ RECEIVE_BUFFERS[0] as usize + RECORD_HEADER }>(config, *parts)
+        }
+        size if size == usual => {
+            run_with::<{ RECEIVE_BUFFERS[1] as usize + RECORD_HEADER }>(config, *parts)
+        }
         _ => run_with::<{ RECEIVE_BUFFERS[2] as usize + RECORD_HEADER }>(config, *parts),
     }
 }
@@ -186,6 +190,7 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
     let clock = || Millis(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
     let mut client = Client::<_, _, _, _, _, RX>::start(client_config, provision, parts, clock());
     let mut state = client.machine().stage_name();
+    let mut was_online = false;
     let mut stop_due = None;
     loop {
         if signals.stop() && stop_due.is_none() {
@@ -203,12 +208,21 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
             state = client.machine().stage_name();
             tracing::info!(state, "update");
         }
+        let online = matches!(client.machine().link_state(), LinkState::Online);
+        if online != was_online {
+            was_online = online;
+            tracing::info!(online, "session");
+        }
         if wake.restarting {
             // Only where it cannot start itself again: whoever started it will.
             return Ok(());
         }
-        let time = wake.at.map_or(WAIT_MAX, |at| Duration::from_millis(at.since(clock())));
-        let time = stop_due.map_or(time, |due| time.min(due.saturating_duration_since(Instant::now())));
+        let time = wake
+            .at
+            .map_or(WAIT_MAX, |at| Duration::from_millis(at.since(clock())));
+        let time = stop_due.map_or(time, |due| {
+            time.min(due.saturating_duration_since(Instant::now()))
+        });
         let transport = &client.parts().transport;
         transport
             .wait(wake.on_receive, wake.on_send, time.min(WAIT_MAX))

@@ -218,26 +218,7 @@ impl TcpTransport {
         Ok(Some(TcpStream::from(socket)))
     }
 
-    fn connected(&mut self) -> Result<&mut TcpStream, TcpError> {
-        self.stream.as_mut().ok_or(TcpError::Closed)
-    }
-
-    fn apply_unacknowledged(&self) {
-        if let Some(stream) = &self.stream
-            && self.unacknowledged_ms_max > 0
-            && let Err(error) = sockopt::set_tcp_user_timeout(stream, self.unacknowledged_ms_max)
-        {
-            // The client's own deadlines stand behind it.
-            tracing::debug!(%error, "TCP_USER_TIMEOUT");
-        }
-    }
-}
-
-impl Transport for TcpTransport {
-    type Error = TcpError;
-
-    fn connect(&mut self, gateway: &str) -> Result<(), TcpError> {
-        self.close();
+    fn try_connect(&mut self, gateway: &str) -> Result<(), TcpError> {
         let deadline = Instant::now() + self.connect_time;
         self.addresses = self.look_up(gateway, deadline)?;
         if self.addresses.is_empty() {
@@ -259,6 +240,34 @@ impl Transport for TcpTransport {
             }
         }
         Err(TcpError::NotReached(last))
+    }
+
+    fn connected(&mut self) -> Result<&mut TcpStream, TcpError> {
+        self.stream.as_mut().ok_or(TcpError::Closed)
+    }
+
+    fn apply_unacknowledged(&self) {
+        if let Some(stream) = &self.stream
+            && self.unacknowledged_ms_max > 0
+            && let Err(error) = sockopt::set_tcp_user_timeout(stream, self.unacknowledged_ms_max)
+        {
+            // The client's own deadlines stand behind it.
+            tracing::debug!(%error, "TCP_USER_TIMEOUT");
+        }
+    }
+}
+
+impl Transport for TcpTransport {
+    type Error = TcpError;
+
+    fn connect(&mut self, gateway: &str) -> Result<(), TcpError> {
+        self.close();
+        let result = self.try_connect(gateway);
+        match &result {
+            Ok(()) => tracing::debug!(gateway, peer = ?self.peer(), "connected"),
+            Err(error) => tracing::info!(gateway, %error, "not connected"),
+        }
+        result
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<usize, TcpError> {

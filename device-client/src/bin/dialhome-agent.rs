@@ -3,7 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
-use dialhome_device::agent::{boot_linux::Reexec, config::Config, run::{Parts, run}, signals::Signals};
+use dialhome_device::agent::{
+    boot_linux::Reexec,
+    config::Config,
+    run::{Parts, run},
+    signals::Signals,
+};
 use tracing_subscriber::EnvFilter;
 
 /// Dials home: takes new firmware from a Dialhome gateway, installs it, and tells how it went.
