@@ -1,0 +1,377 @@
+//! Carrying out a delivery's commands (spec/protocol.md section 8).
+
+use super::run::{End, Running, seal};
+use super::{Gateway, clock};
+use crate::image::store::Image;
+use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
+use dialhome_proto::code::{CloseCode, Reason};
+use dialhome_proto::frame::{ACK_NOW, Chunk, NewKey, Offer, Resume, SetGateways};
+use dialhome_proto::gateway::{self, ChunkRange, Command, Delivery, Plan, Record};
+use dialhome_proto::id::{Digest, UpdateId};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A delivery under way, with what only it needs.
+#[derive(Debug)]
+pub(super) struct Delivering {
+    pub(super) delivery: Delivery,
+    pub(super) update: UpdateId,
+    open: OpenUpdate,
+    image: Arc<Image>,
+    /// Sessions that took part, this one included.
+    sessions: u32,
+    /// What a Report said beside its state, until it is recorded.
+    pub(super) stated: Option<String>,
+    paused: bool,
+    chunk: Vec<u8>,
+}
+
+impl Running {
+    /// Looks at what there is to do for the device, after a change or a greeting.
+    pub(super) async fn look_for_work(&mut self) -> Result<(), End> {
+        let work = self.gateway.store.work(&self.device);
+        if work.pending_key && !self.told_key && self.key.which == crate::store::WhichKey::Current {
+            let pending = self
+                .gateway
+                .store
+                .pending_key(&self.device)
+                .await
+                .map_err(|fault| self.store_failed(&fault))?;
+            if let Some(key) = pending {
+                self.told_key = true;
+                self.send(&NewKey { key: *key }.into())?;
+            }
+        }
+        if work.gateways && !self.told_gateways {
+            let statement = self.gateway.store.gateways_statement(&self.device).await;
+            if let Some(statement) = statement.map_err(|fault| self.store_failed(&fault))? {
+                self.told_gateways = true;
+                self.send(
+                    &SetGateways {
+                        statement: &statement.bytes,
+                    }
+                    .into(),
+                )?;
+            }
+        }
+        if self.delivering.is_none() && !work.update {
+            return Ok(());
+        }
+        let open = self
+            .gateway
+            .store
+            .open_update(&self.device)
+            .await
+            .map_err(|fault| self.store_failed(&fault))?;
+        let Some(open) = open else {
+            // Abandoned meanwhile: nothing more is sent for it.
+            self.drop_delivery();
+            return Ok(());
+        };
+        if self
+            .delivering
+            .as_ref()
+            .is_some_and(|delivering| delivering.update != open.intent.id())
+        {
+            self.drop_delivery();
+        }
+        if self.delivering.is_none() {
+            self.start_delivery(open).await?;
+        } else if let Some(delivering) = &mut self.delivering
+            && open.intent.cancel_requested.is_some()
+        {
+            delivering.delivery.cancel();
+        }
+        if let Some(delivering) = &mut self.delivering {
+            delivering.delivery.hold(work.held);
+        }
+        self.deliver().await.map(drop)
+    }
+
+    async fn start_delivery(&mut self, open: OpenUpdate) -> Result<(), End> {
+        let update = open.intent.id();
+        let digest = Digest::from_hex(&open.intent.digest);
+        let manifest = Digest::from_hex(&open.intent.manifest_digest);
+        let (Some(image_digest), Some(manifest)) = (digest, manifest) else {
+            return Err(End::Closed(CloseCode::INTERNAL));
+        };
+        let Some(component) = self.board.component(open.intent.component) else {
+            let change = Change::to(State::Declined).because(Reason::WRONG_COMPONENT.to_string());
+            return self.record(update, change).await;
+        };
+        let images = Arc::clone(&self.gateway.images);
+        let image = tokio::task::spawn_blocking(move || images.get(&image_digest)).await;
+        let image = match image {
+            Ok(Ok(image)) => image,
+            Ok(Err(error)) => {
+                tracing::error!(update = %update, %error, "the image of an update cannot be read; add it again");
+                return Ok(());
+            }
+            Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
+        };
+        let plan = Plan {
+            update,
+            manifest,
+            image: image_digest,
+            component: open.intent.component,
+            size: open.intent.size,
+            downgrade: open.intent.downgrade,
+        };
+        let known = open.state.counters;
+        let counters = gateway::Counters {
+            committed: u32::try_from(known.committed).unwrap_or(u32::MAX),
+            sent: known.sent,
+            resent: known.resent,
+            reached: u32::try_from(known.sent.saturating_sub(known.resent)).unwrap_or(u32::MAX),
+        };
+        let cancel = open.intent.cancel_requested.is_some();
+        let delivery = Delivery::start(
+            plan,
+            &component,
+            self.session.receive_buffer(),
+            counters,
+            cancel,
+        );
+        self.gateway
+            .registry
+            .transfers
+            .fetch_add(1, Ordering::Relaxed);
+        self.delivering = Some(Box::new(Delivering {
+            delivery,
+            update,
+            image,
+            sessions: known.sessions + 1,
+            stated: None,
+            paused: open.state.paused,
+            chunk: Vec::new(),
+            open,
+        }));
+        Ok(())
+    }
+
+    fn drop_delivery(&mut self) {
+        if self.delivering.take().is_some() {
+            self.gateway
+                .registry
+                .transfers
+                .fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Carries out what the delivery asks for; true where something was done.
+    pub(super) async fn deliver(&mut self) -> Result<bool, End> {
+        let mut moved = false;
+        while self.has_room() {
+            let Some(delivering) = &mut self.delivering else {
+                return Ok(moved);
+            };
+            let Some(command) = delivering.delivery.poll_command(clock()) else {
+                break;
+            };
+            moved = true;
+            match command {
+                Command::Record(record) => self.record_state(record).await?,
+                Command::SendChunk(range) => self.send_chunk(range).await?,
+                Command::CheckPrefix { len, digest } => self.check_prefix(len, digest).await?,
+                Command::SendOffer { flags } => {
+                    let intent = &delivering.open.intent;
+                    let offer = Offer {
+                        update: delivering.update,
+                        group: 0,
+                        order: 0,
+                        component: intent.component,
+                        flags,
+                        encoding: 0,
+                        base: None,
+                        payload_size: intent.size,
+                        manifest: &delivering.open.image.manifest,
+                    };
+                    let busy = self.busy.get_or_insert_default();
+                    seal(&mut self.session, &mut busy.tx, &offer.into())?;
+                }
+                Command::SendResume { flags } => {
+                    let plan = *delivering.delivery.plan();
+                    let resume = Resume {
+                        update: plan.update,
+                        group: 0,
+                        order: 0,
+                        component: plan.component,
+                        flags,
+                        encoding: 0,
+                        base: None,
+                        payload_size: plan.size,
+                        manifest: plan.manifest,
+                    };
+                    self.send(&resume.into())?;
+                }
+                Command::SendActivate(activate) => self.send(&activate.into())?,
+                Command::SendCancel(cancel) => self.send(&cancel.into())?,
+                Command::SendConfirm(confirm) => self.send(&confirm.into())?,
+            }
+            if self
+                .delivering
+                .as_ref()
+                .is_some_and(|delivering| delivering.delivery.has_ended())
+            {
+                let component = self
+                    .delivering
+                    .as_ref()
+                    .map_or(0, |delivering| delivering.open.intent.component);
+                self.board.end_trial(component);
+                self.drop_delivery();
+                // Another update may have waited behind this one.
+                self.handle.wake();
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Makes a change of state durable before the delivery goes on.
+    pub(super) async fn record_state(&mut self, record: Record) -> Result<(), End> {
+        let Some(delivering) = &mut self.delivering else {
+            return Ok(());
+        };
+        let update = delivering.update;
+        let change = Change {
+            state: State::ALL
+                .into_iter()
+                .find(|state| state.name() == record.state.name()),
+            reason: (record.reason != Reason::NONE).then(|| record.reason.to_string()),
+            stated: delivering.stated.is_some(),
+            detail: delivering.stated.take().filter(|detail| !detail.is_empty()),
+            counters: Some(delivering.counters()),
+            overdue: None,
+            paused: None,
+        };
+        self.record(update, change).await?;
+        if let Some(delivering) = &mut self.delivering {
+            delivering.delivery.recorded();
+        }
+        Ok(())
+    }
+
+    /// Stores a change; an update that an operator has ended meanwhile is let go.
+    pub(super) async fn record(&mut self, update: UpdateId, change: Change) -> Result<(), End> {
+        match self.gateway.store.change_update(update, change).await {
+            Ok(_) => Ok(()),
+            Err(StoreError::Ended { .. } | StoreError::NotFound { .. }) => {
+                if self
+                    .delivering
+                    .as_ref()
+                    .is_some_and(|delivering| delivering.update == update)
+                {
+                    self.drop_delivery();
+                }
+                Ok(())
+            }
+            Err(fault) => Err(self.store_failed(&fault)),
+        }
+    }
+
+    async fn send_chunk(&mut self, range: ChunkRange) -> Result<(), End> {
+        let Some(delivering) = &mut self.delivering else {
+            return Ok(());
+        };
+        let len = usize::try_from(range.len).unwrap_or(0);
+        delivering.chunk.resize(len, 0);
+        if let Err(error) = delivering
+            .image
+            .read_at(range.offset, &mut delivering.chunk)
+        {
+            tracing::error!(update = %delivering.update, %error, "the image of an update cannot be read");
+            return Err(End::Closed(CloseCode::INTERNAL));
+        }
+        let chunk = Chunk {
+            offset: range.offset,
+            crc: crc32fast::hash(&delivering.chunk).to_le_bytes(),
+            flags: if range.ack_now { ACK_NOW } else { 0 },
+            bytes: &delivering.chunk,
+        };
+        let busy = self.busy.get_or_insert_default();
+        seal(&mut self.session, &mut busy.tx, &chunk.into())?;
+        let counters = delivering.counters();
+        self.gateway
+            .store
+            .progress(&self.device, delivering.update, counters);
+        let most = delivering.open.intent.max_bytes;
+        if counters.sent >= most
+            && counters.committed < u64::from(delivering.open.intent.size)
+            && !delivering.paused
+        {
+            delivering.paused = true;
+            delivering.delivery.pause(true);
+            let update = delivering.update;
+            self.record(
+                update,
+                Change {
+                    paused: Some(true),
+                    ..Change::default()
+                },
+            )
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn check_prefix(&mut self, len: u32, digest: Digest) -> Result<(), End> {
+        let Some(delivering) = &self.delivering else {
+            return Ok(());
+        };
+        let (image, update) = (Arc::clone(&delivering.image), delivering.update);
+        let ours = tokio::task::spawn_blocking(move || image.prefix_digest(len)).await;
+        let matches = match ours {
+            Ok(Ok(ours)) => ours == digest,
+            Ok(Err(error)) => {
+                tracing::error!(%update, %error, "the image of an update cannot be read; add it again");
+                return Err(End::Closed(CloseCode::INTERNAL));
+            }
+            Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
+        };
+        if !matches {
+            tracing::warn!(device = %self.device, %update, len, "the board's bytes are not the image's: it starts over");
+        }
+        let Some(delivering) = &mut self.delivering else {
+            return Ok(());
+        };
+        delivering.delivery.pause(delivering.paused);
+        delivering
+            .delivery
+            .handle_prefix(matches, clock())
+            .map_err(|fault| End::Closed(fault.0))
+    }
+}
+
+impl Delivering {
+    fn counters(&self) -> Counters {
+        let counters = self.delivery.counters();
+        Counters {
+            committed: u64::from(counters.committed),
+            sent: counters.sent,
+            resent: counters.resent,
+            sessions: self.sessions,
+        }
+    }
+
+    /// Takes what the board said beside a state.
+    pub(super) fn state(&mut self, detail: &str) {
+        self.stated = Some(detail.to_owned());
+    }
+
+    /// The session is over, and with it this delivery; the board's truth starts the next one.
+    pub(super) async fn leave(self: Box<Self>, gateway: &Gateway, end: End) {
+        gateway.registry.transfers.fetch_sub(1, Ordering::Relaxed);
+        let overdue =
+            (end == End::Closed(CloseCode::ACK_OVERDUE)).then(|| "ack_overdue".to_owned());
+        let change = Change {
+            counters: Some(self.counters()),
+            overdue,
+            ..Change::default()
+        };
+        match gateway.store.change_update(self.update, change).await {
+            Ok(_) | Err(StoreError::Ended { .. } | StoreError::NotFound { .. }) => {}
+            Err(fault) => {
+                tracing::warn!(update = %self.update, %fault, "an update's counters were not recorded")
+            }
+        }
+    }
+}

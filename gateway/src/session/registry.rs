@@ -1,0 +1,205 @@
+//! Which device has which session, and how to reach it.
+
+use crate::admin::{Live, LiveCounts, Presence};
+use crate::store::DeviceId;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use dialhome_proto::code::CloseCode;
+use jiff::Timestamp;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Times of one device within an hour that another session took over, before it is
+/// called a duplicate identity.
+const TAKEOVERS_PER_HOUR: u32 = 3;
+
+/// The way to a session's task.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) generation: u64,
+    pub(super) peer: SocketAddr,
+    since: Timestamp,
+    notify: Notify,
+    woken: AtomicBool,
+    close: AtomicU8,
+}
+
+impl Handle {
+    pub(super) fn new(generation: u64, peer: SocketAddr) -> Self {
+        Self {
+            generation,
+            peer,
+            since: crate::store::now(),
+            notify: Notify::new(),
+            woken: AtomicBool::new(false),
+            close: AtomicU8::new(0),
+        }
+    }
+
+    /// Resolves when something changed for the session.
+    pub(super) async fn changed(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Whether the device's work may have changed since the last call.
+    pub(super) fn take_woken(&self) -> bool {
+        self.woken.swap(false, Ordering::AcqRel)
+    }
+
+    /// The code that the session is to be closed with.
+    pub(super) fn close_asked(&self) -> Option<CloseCode> {
+        match self.close.load(Ordering::Acquire) {
+            0 => None,
+            code => Some(CloseCode(code)),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        self.woken.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    fn close(&self, code: CloseCode) {
+        self.close.store(code.0, Ordering::Release);
+        self.notify.notify_one();
+    }
+}
+
+/// A device that said when it comes back.
+#[derive(Clone, Copy, Debug)]
+struct Asleep {
+    until: Instant,
+}
+
+/// The open sessions.
+#[derive(Debug, Default)]
+pub struct Registry {
+    sessions: DashMap<DeviceId, Arc<Handle>>,
+    asleep: DashMap<DeviceId, Asleep>,
+    takeovers: DashMap<DeviceId, (Instant, u32)>,
+    handshakes_of: DashMap<DeviceId, (Instant, u32)>,
+    pub(super) handshakes: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) transfers: AtomicU64,
+}
+
+impl Registry {
+    /// Makes `handle` the device's session and closes the one that it replaces; true
+    /// where that has happened so often that two boards must share the identity.
+    pub(super) fn take_over(&self, device: &DeviceId, handle: &Arc<Handle>) -> bool {
+        self.asleep.remove(device);
+        let old = match self.sessions.entry(device.clone()) {
+            Entry::Occupied(mut entry) => {
+                if entry.get().generation > handle.generation {
+                    handle.close(CloseCode::SUPERSEDED);
+                    return false;
+                }
+                Some(entry.insert(Arc::clone(handle)))
+            }
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(handle));
+                None
+            }
+        };
+        let Some(old) = old else { return false };
+        old.close(CloseCode::SUPERSEDED);
+        // A board that redials behind a new mapping takes over from itself: another address may be just that.
+        count(&self.takeovers, device, Duration::from_secs(3600)) > TAKEOVERS_PER_HOUR
+    }
+
+    /// Forgets the session, unless a newer one has its place.
+    pub(super) fn leave(&self, device: &DeviceId, handle: &Handle, back_in_s: u32) {
+        let left = self
+            .sessions
+            .remove_if(device, |_, now| now.generation == handle.generation);
+        if left.is_some() && back_in_s > 0 {
+            let until = Instant::now() + Duration::from_secs(u64::from(back_in_s));
+            self.asleep.insert(device.clone(), Asleep { until });
+        }
+    }
+
+    /// Handshakes of the device within the last minute, this one included.
+    pub(super) fn count_handshake(&self, device: &DeviceId) -> u32 {
+        count(&self.handshakes_of, device, Duration::from_secs(60))
+    }
+
+    /// Tells sessions that their work may have changed: one device's, or all.
+    pub fn wake_changed(&self, device: Option<&DeviceId>) {
+        match device {
+            Some(device) => {
+                if let Some(handle) = self.sessions.get(device) {
+                    handle.wake();
+                }
+            }
+            None => self.sessions.iter().for_each(|handle| handle.wake()),
+        }
+    }
+
+    /// Whether no session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+}
+
+/// Counts one more within the running period of the device.
+fn count(counts: &DashMap<DeviceId, (Instant, u32)>, device: &DeviceId, period: Duration) -> u32 {
+    let now = Instant::now();
+    let mut entry = counts.entry(device.clone()).or_insert((now, 0));
+    if now.duration_since(entry.0) > period {
+        *entry = (now, 0);
+    }
+    entry.1 = entry.1.saturating_add(1);
+    entry.1
+}
+
+impl Live for Registry {
+    fn presence(&self, device: &str) -> Presence {
+        if let Some(handle) = self.sessions.get(device) {
+            return Presence {
+                online: true,
+                state: "online",
+                since: Some(handle.since),
+                transport: Some("tcp"),
+                peer: Some(handle.peer.to_string()),
+                ..Presence::default()
+            };
+        }
+        let asleep = self
+            .asleep
+            .get(device)
+            .is_some_and(|asleep| asleep.until > Instant::now());
+        Presence {
+            state: if asleep { "asleep" } else { "offline" },
+            ..Presence::default()
+        }
+    }
+
+    fn counts(&self) -> LiveCounts {
+        LiveCounts {
+            sessions: self.sessions.len() as u64,
+            transfers: self.transfers.load(Ordering::Relaxed),
+            handshakes: self.handshakes.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn wake(&self, device: &str) {
+        if let Some(handle) = self.sessions.get(device) {
+            handle.wake();
+        }
+    }
+
+    fn close(&self, device: &str, code: CloseCode) {
+        if let Some(handle) = self.sessions.get(device) {
+            handle.close(code);
+        }
+    }
+
+    fn close_all(&self, code: CloseCode) {
+        self.sessions.iter().for_each(|handle| handle.close(code));
+    }
+}

@@ -1,0 +1,486 @@
+//! One board's session, from its keys to its end. While nothing is under way it is
+//! this struct and a wait; [`Busy`] holds what only work needs.
+
+use super::board::{self, Board};
+use super::delivering::Delivering;
+use super::registry::Handle;
+use super::{BATCH_MAX, CLOSE_MS, Gateway, STALLED_MS, TURNS_MAX, clock};
+use crate::link::LcAead;
+use crate::store::{DeviceId, KeyRecord, StoreError, WhichKey};
+use dialhome_proto::code::{ByeReason, CloseCode};
+use dialhome_proto::frame::{
+    Close, DeviceFrame, FrameFault, GatewayFrame, Hello, Pong, Unsupported, Welcome,
+};
+use dialhome_proto::gateway::{Fault, Session, Verdict};
+use dialhome_proto::limits::{BOARD_RECORD_MAX, RECORD_HEADER, TAG};
+use dialhome_proto::link::{DeviceKey, record_len};
+use dialhome_proto::time::Millis;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// How a session ended, for the record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    /// The gateway closed it.
+    Closed(CloseCode),
+    /// The board said Bye.
+    Left(ByeReason, u32),
+    /// The connection broke.
+    Lost,
+}
+
+/// What a session needs while bytes move.
+#[derive(Debug, Default)]
+pub(super) struct Busy {
+    rx: Vec<u8>,
+    pub(super) tx: Vec<u8>,
+    tx_sent: usize,
+    /// Since when written bytes stand still.
+    stalled: Option<Millis>,
+}
+
+/// A session under way.
+pub(super) struct Running {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) device: DeviceId,
+    pub(super) key: Arc<KeyRecord>,
+    pub(super) handle: Arc<Handle>,
+    pub(super) session: Session,
+    pub(super) board: Board,
+    pub(super) delivering: Option<Box<Delivering>>,
+    pub(super) busy: Option<Box<Busy>>,
+    pub(super) told_key: bool,
+    pub(super) told_gateways: bool,
+    stream: TcpStream,
+    recorded: bool,
+}
+
+impl Running {
+    pub(super) fn new(
+        gateway: Arc<Gateway>,
+        stream: TcpStream,
+        session: Session,
+        key: Arc<KeyRecord>,
+        handle: Arc<Handle>,
+    ) -> Self {
+        Self {
+            gateway,
+            device: key.device.clone(),
+            key,
+            handle,
+            session,
+            board: Board::default(),
+            delivering: None,
+            busy: None,
+            told_key: false,
+            told_gateways: false,
+            stream,
+            recorded: false,
+        }
+    }
+
+    /// Serves the board until the session ends, and records how.
+    pub(super) async fn run(mut self) {
+        let end = self.serve().await;
+        Box::pin(self.finish(end)).await;
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut turns = 0;
+        loop {
+            match Box::pin(self.turn()).await {
+                Err(end) => return end,
+                Ok(true) => {
+                    turns += 1;
+                    if turns >= TURNS_MAX {
+                        turns = 0;
+                        tokio::task::yield_now().await;
+                    }
+                    continue;
+                }
+                Ok(false) => turns = 0,
+            }
+            self.release_buffers();
+            let sending = self
+                .busy
+                .as_ref()
+                .is_some_and(|busy| busy.tx_sent < busy.tx.len());
+            let wait = Duration::from_millis(self.deadline().since(clock()));
+            tokio::select! {
+                ready = self.stream.readable() => if ready.is_err() { return End::Lost },
+                ready = self.stream.writable(), if sending => if ready.is_err() { return End::Lost },
+                () = self.handle.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Does what can be done now; true where something moved.
+    async fn turn(&mut self) -> Result<bool, End> {
+        let now = clock();
+        if let Some(code) = self.handle.close_asked() {
+            return Err(End::Closed(code));
+        }
+        if self.session.is_greeted() && self.handle.take_woken() {
+            self.look_for_work().await?;
+        }
+        self.check_deadlines(now)?;
+        let mut moved = self.write(now)?;
+        moved |= self.read().await?;
+        moved |= self.deliver().await?;
+        moved |= self.write(now)?;
+        Ok(moved)
+    }
+
+    fn deadline(&self) -> Millis {
+        let (session, _) = self.session.deadline();
+        let delivery = self
+            .delivering
+            .as_ref()
+            .and_then(|delivering| delivering.delivery.deadline());
+        let stalled = self
+            .busy
+            .as_ref()
+            .and_then(|busy| busy.stalled)
+            .map(|since| since.after(STALLED_MS));
+        [Some(session), delivery, stalled]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(session)
+    }
+
+    fn check_deadlines(&mut self, now: Millis) -> Result<(), End> {
+        let closed = |fault: Fault| End::Closed(fault.0);
+        let mut in_transfer = false;
+        if let Some(delivering) = &mut self.delivering {
+            delivering.delivery.handle_timeout(now).map_err(closed)?;
+            in_transfer = delivering.delivery.deadline().is_some();
+        }
+        if self
+            .busy
+            .as_ref()
+            .and_then(|busy| busy.stalled)
+            .is_some_and(|since| now.since(since) >= STALLED_MS)
+        {
+            return Err(End::Lost);
+        }
+        self.session
+            .handle_timeout(now, in_transfer)
+            .map_err(closed)
+    }
+
+    /// Reads what has arrived and handles each whole record.
+    async fn read(&mut self) -> Result<bool, End> {
+        let mut probe = [0_u8; 1];
+        let nothing_kept = self.busy.as_ref().is_none_or(|busy| busy.rx.is_empty());
+        if nothing_kept && self.busy.is_none() {
+            // A look that costs no buffer; what was read is kept below.
+            match self.stream.try_read(&mut probe) {
+                Ok(0) => return Err(End::Lost),
+                Ok(_) => self.busy_mut().rx.push(probe[0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(_) => return Err(End::Lost),
+            }
+        }
+        let mut rx = std::mem::take(&mut self.busy_mut().rx);
+        rx.reserve(2 * (RECORD_HEADER + BOARD_RECORD_MAX));
+        let read = self.stream.try_read_buf(&mut rx);
+        let outcome = match read {
+            Ok(0) => {
+                // What came before the end still counts.
+                self.handle_records(&mut rx).await.and(Err(End::Lost))
+            }
+            Ok(_) => self.handle_records(&mut rx).await.map(|()| true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if rx.is_empty() {
+                    Ok(false)
+                } else {
+                    let before = rx.len();
+                    self.handle_records(&mut rx)
+                        .await
+                        .map(|()| rx.len() < before)
+                }
+            }
+            Err(_) => Err(End::Lost),
+        };
+        if let Some(busy) = &mut self.busy {
+            busy.rx = rx;
+        }
+        outcome
+    }
+
+    async fn handle_records(&mut self, rx: &mut Vec<u8>) -> Result<(), End> {
+        let mut at = 0;
+        while let Some(header) = rx[at..].first_chunk::<RECORD_HEADER>() {
+            let len = record_len(*header, BOARD_RECORD_MAX)
+                .map_err(|fault| End::Closed(fault.close_code()))?;
+            let start = at + RECORD_HEADER;
+            let Some(ciphertext) = rx.get_mut(start..start + len) else {
+                break;
+            };
+            at = start + len;
+            let plaintext = self.session.records.open(&mut LcAead, ciphertext);
+            let plaintext = plaintext.map_err(|fault| End::Closed(fault.close_code()))?;
+            self.gateway
+                .store
+                .air(&self.device, 0, (RECORD_HEADER + len) as u64);
+            match DeviceFrame::decode(plaintext) {
+                Ok(frame) => self.handle_frame(&frame).await?,
+                Err(FrameFault::Unknown(number)) if self.session.is_greeted() => {
+                    self.send(&Unsupported { number }.into())?;
+                }
+                Err(FrameFault::Unknown(_)) => {
+                    return Err(End::Closed(CloseCode::FRAME_NOT_ALLOWED));
+                }
+                Err(_) => return Err(End::Closed(CloseCode::BAD_FRAME)),
+            }
+        }
+        rx.drain(..at);
+        Ok(())
+    }
+
+    async fn handle_frame(&mut self, frame: &DeviceFrame<'_>) -> Result<(), End> {
+        let now = clock();
+        let verdict = self
+            .session
+            .handle_frame(frame, now)
+            .map_err(|fault| End::Closed(fault.0))?;
+        match (verdict, frame) {
+            (Verdict::Greet, DeviceFrame::Hello(hello)) => Box::pin(self.greet(hello)).await,
+            (Verdict::Pong(nonce), _) => self.send(&Pong { nonce }.into()),
+            (Verdict::Deliver, frame) => {
+                if let Some(delivering) = &mut self.delivering {
+                    delivering
+                        .delivery
+                        .handle_frame(frame, now)
+                        .map_err(|fault| End::Closed(fault.0))?;
+                    self.deliver().await?;
+                }
+                Ok(())
+            }
+            (Verdict::Statement, frame) => Box::pin(self.handle_statement(frame)).await,
+            (Verdict::Leave, DeviceFrame::Bye(bye)) => Err(End::Left(bye.reason, bye.back_in_s)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The first authenticated record: this session takes the device's place.
+    async fn greet(&mut self, hello: &Hello<'_>) -> Result<(), End> {
+        if self.key.which == WhichKey::Pending {
+            self.gateway
+                .store
+                .retire_old_key(&self.device)
+                .await
+                .map_err(|fault| self.store_failed(&fault))?;
+        }
+        let duplicate = self.gateway.registry.take_over(&self.device, &self.handle);
+        if let Some(code) = self.handle.close_asked() {
+            return Err(End::Closed(code));
+        }
+        if duplicate {
+            tracing::warn!(device = %self.device, peer = %self.handle.peer, "duplicate identity: boards with one key take the session from each other");
+        }
+        let key = DeviceKey::new(self.key.key);
+        let record = board::record(hello, self.handle.peer, key.handle());
+        self.gateway
+            .store
+            .hello(&self.device, self.handle.generation, record)
+            .await
+            .map_err(|fault| self.store_failed(&fault))?;
+        self.recorded = true;
+        self.board = Board::of(hello);
+        let time_s = u64::try_from(crate::store::now().as_second()).unwrap_or(0);
+        self.send(&Welcome { time_s, ping_s: 0 }.into())?;
+        tracing::info!(device = %self.device, peer = %self.handle.peer, "online");
+        self.look_for_work().await
+    }
+
+    /// Why a session must end when the store refused or failed.
+    pub(super) fn store_failed(&self, fault: &StoreError) -> End {
+        match fault {
+            StoreError::Fenced { .. } => End::Closed(CloseCode::SUPERSEDED),
+            StoreError::NotFound { .. } => End::Closed(CloseCode::REMOVED),
+            fault => {
+                tracing::error!(device = %self.device, %fault, "the store did not take what a session had to record");
+                End::Closed(CloseCode::INTERNAL)
+            }
+        }
+    }
+
+    /// Seals a frame behind what waits to be written.
+    pub(super) fn send(&mut self, frame: &GatewayFrame<'_>) -> Result<(), End> {
+        let busy = self.busy.get_or_insert_default();
+        seal(&mut self.session, &mut busy.tx, frame)
+    }
+
+    pub(super) fn busy_mut(&mut self) -> &mut Busy {
+        self.busy.get_or_insert_default()
+    }
+
+    /// Whether another chunk may be sealed before the last ones are written.
+    pub(super) fn has_room(&self) -> bool {
+        self.busy
+            .as_ref()
+            .is_none_or(|busy| busy.tx.len() - busy.tx_sent < BATCH_MAX)
+    }
+
+    /// Writes what waits, as far as the connection takes it; true where it took some.
+    fn write(&mut self, now: Millis) -> Result<bool, End> {
+        let Some(busy) = &mut self.busy else {
+            return Ok(false);
+        };
+        let mut moved = false;
+        while busy.tx_sent < busy.tx.len() {
+            match self.stream.try_write(&busy.tx[busy.tx_sent..]) {
+                Ok(0) => return Err(End::Lost),
+                Ok(len) => {
+                    busy.tx_sent += len;
+                    busy.stalled = None;
+                    moved = true;
+                    self.gateway.store.air(&self.device, len as u64, 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    busy.stalled.get_or_insert(now);
+                    return Ok(moved);
+                }
+                Err(_) => return Err(End::Lost),
+            }
+        }
+        busy.tx.clear();
+        busy.tx_sent = 0;
+        busy.stalled = None;
+        Ok(moved)
+    }
+
+    /// Nothing moves: an idle session keeps no buffer.
+    fn release_buffers(&mut self) {
+        let quiet = self.delivering.is_none()
+            && self
+                .busy
+                .as_ref()
+                .is_some_and(|busy| busy.rx.is_empty() && busy.tx.is_empty());
+        if quiet {
+            self.busy = None;
+        }
+    }
+
+    async fn finish(mut self, end: End) {
+        if let End::Closed(code) = end {
+            self.close(code).await;
+        }
+        if let Some(delivering) = self.delivering.take() {
+            delivering.leave(&self.gateway, end).await;
+        }
+        let (reason, back_in_s) = match end {
+            End::Closed(code) => (code.to_string(), 0),
+            End::Left(reason, back_in_s) => (
+                format!("bye_{reason}"),
+                if reason == ByeReason::SLEEP {
+                    back_in_s
+                } else {
+                    0
+                },
+            ),
+            End::Lost => (CloseCode::LOST.to_string(), 0),
+        };
+        self.gateway
+            .registry
+            .leave(&self.device, &self.handle, back_in_s);
+        if !self.recorded {
+            return;
+        }
+        tracing::info!(device = %self.device, %reason, "offline");
+        if let Err(fault) = self
+            .gateway
+            .store
+            .disconnected(&self.device, self.handle.generation, &reason)
+            .await
+        {
+            tracing::warn!(device = %self.device, %fault, "the end of a session was not recorded");
+        }
+    }
+
+    /// Says Close, where the board can still be told.
+    async fn close(&mut self, code: CloseCode) {
+        let reconnect_after_s = match code {
+            CloseCode::STOPPING => 2,
+            CloseCode::REMOVED => 3600,
+            CloseCode::INTERNAL => 60,
+            _ => 0,
+        };
+        if !self.session.is_greeted() && code != CloseCode::FRAME_NOT_ALLOWED {
+            // Before Hello the board's receive buffer is not known, but a Close fits every one.
+            tracing::debug!(device = %self.device, %code, "closing before Hello");
+        }
+        // Whole records only: a half-written one must be finished before the Close.
+        let _ = self.send(
+            &Close {
+                code,
+                reconnect_after_s,
+            }
+            .into(),
+        );
+        let Some(busy) = self.busy.take() else { return };
+        let rest = &busy.tx[busy.tx_sent..];
+        let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS), async {
+            let mut sent = 0;
+            while sent < rest.len() {
+                self.stream.writable().await?;
+                match self.stream.try_write(&rest[sent..]) {
+                    Ok(len) => sent += len,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write)?;
+            // Bytes that the board sent meanwhile are read away: a reset would swallow the Close.
+            let mut away = [0_u8; 512];
+            loop {
+                self.stream.readable().await?;
+                match self.stream.try_read(&mut away) {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+        .await;
+    }
+}
+
+/// Seals one frame at the end of `tx`.
+pub(super) fn seal(
+    session: &mut Session,
+    tx: &mut Vec<u8>,
+    frame: &GatewayFrame<'_>,
+) -> Result<(), End> {
+    let most = match frame {
+        GatewayFrame::Chunk(chunk) => chunk.bytes.len() + 64,
+        GatewayFrame::Offer(_) | GatewayFrame::SetGateways(_) => 1024,
+        _ => 96,
+    };
+    let start = tx.len();
+    tx.resize(start + RECORD_HEADER + most + TAG, 0);
+    let plaintext = &mut tx[start + RECORD_HEADER..];
+    let sealed = match frame.encode(plaintext) {
+        Ok(len) => session
+            .records
+            .seal(&mut LcAead, len, &mut tx[start..])
+            .map_err(|fault| fault.close_code()),
+        Err(_) => Err(CloseCode::INTERNAL),
+    };
+    match sealed {
+        Ok(len) => {
+            tx.truncate(start + len);
+            Ok(())
+        }
+        Err(code) => {
+            tx.truncate(start);
+            Err(End::Closed(code))
+        }
+    }
+}

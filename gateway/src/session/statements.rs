@@ -1,0 +1,124 @@
+//! What boards state and repeat until it is settled (spec/protocol.md section 4.3):
+//! stored durably first, settled then.
+
+use super::clock;
+use super::run::{End, Running};
+use crate::store::{Change, State, WhichKey};
+use dialhome_proto::code::{CloseCode, Reason, Statement};
+use dialhome_proto::frame::{DeviceFrame, GatewaysStored, KeyStored, Report, Settled};
+
+impl Running {
+    pub(super) async fn handle_statement(&mut self, frame: &DeviceFrame<'_>) -> Result<(), End> {
+        match frame {
+            DeviceFrame::Report(report) => self.handle_report(report).await,
+            DeviceFrame::KeyStored(stored) => self.handle_key_stored(stored),
+            DeviceFrame::GatewaysStored(stored) => self.handle_gateways_stored(stored).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn handle_report(&mut self, report: &Report<'_>) -> Result<(), End> {
+        match &mut self.delivering {
+            Some(delivering) if delivering.update == report.update => {
+                delivering.state(report.detail);
+                delivering
+                    .delivery
+                    .handle_frame(&DeviceFrame::Report(*report), clock())
+                    .map_err(|fault| End::Closed(fault.0))?;
+                // Records, and whatever follows from them.
+                self.deliver().await?;
+            }
+            _ => self.record_report(report).await?,
+        }
+        if report.sequence != 0 {
+            self.send(
+                &Settled {
+                    sequence: report.sequence,
+                }
+                .into(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A statement about an update that is not being delivered: ended, abandoned, or not looked at yet.
+    async fn record_report(&mut self, report: &Report<'_>) -> Result<(), End> {
+        let state = match report.state {
+            Statement::CONFIRMED => State::Confirmed,
+            Statement::REVERTED => State::Reverted,
+            Statement::FAILED => State::Failed,
+            Statement::CANCELED => State::Canceled,
+            // What passes is of interest to a delivery only.
+            _ => return Ok(()),
+        };
+        let known = self
+            .gateway
+            .store
+            .update(report.update)
+            .await
+            .map_err(|fault| self.store_failed(&fault))?;
+        let belongs = known
+            .as_ref()
+            .is_none_or(|known| known.intent.device == *self.device);
+        if !belongs {
+            tracing::warn!(device = %self.device, update = %report.update, "a board reported on another device's update");
+            return Ok(());
+        }
+        let lies = state == State::Confirmed
+            && known.is_some_and(|known| {
+                dialhome_proto::id::Digest::from_hex(&known.intent.digest)
+                    .is_some_and(|digest| !self.board.runs(report.component, &digest))
+            });
+        let (state, reason) = if lies {
+            (State::Reverted, Reason::WRONG_IMAGE_RUNNING)
+        } else {
+            (state, report.reason)
+        };
+        let change = Change {
+            state: Some(state),
+            reason: (reason != Reason::NONE).then(|| reason.to_string()),
+            detail: (!report.detail.is_empty()).then(|| report.detail.to_owned()),
+            stated: true,
+            ..Change::default()
+        };
+        self.record(report.update, change).await
+    }
+
+    fn handle_key_stored(&mut self, stored: &KeyStored) -> Result<(), End> {
+        let ours = dialhome_proto::link::DeviceKey::new(self.key.key).handle();
+        if stored.handle == ours {
+            // This session's own key: greeting it has retired the old one.
+            return self.send(
+                &Settled {
+                    sequence: stored.sequence,
+                }
+                .into(),
+            );
+        }
+        let awaited = self.gateway.store.find_key(stored.handle);
+        if awaited.is_some_and(|key| key.device == self.device && key.which == WhichKey::Pending) {
+            // The board dials again at once, with the new key.
+            return Err(End::Closed(CloseCode::REKEY));
+        }
+        Ok(())
+    }
+
+    async fn handle_gateways_stored(&mut self, stored: &GatewaysStored) -> Result<(), End> {
+        let store = &self.gateway.store;
+        let outcome = if stored.sequence == 0 {
+            store.gateways_refused(&self.device, stored.epoch).await
+        } else {
+            store.gateways_stored(&self.device, stored.epoch).await
+        };
+        outcome.map_err(|fault| self.store_failed(&fault))?;
+        if stored.sequence != 0 {
+            self.send(
+                &Settled {
+                    sequence: stored.sequence,
+                }
+                .into(),
+            )?;
+        }
+        Ok(())
+    }
+}
