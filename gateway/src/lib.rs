@@ -6,5 +6,6 @@ pub mod cli;
 pub mod demo;
 pub mod image;
 pub mod link;
+pub mod serve;
 pub mod session;
 pub mod store;

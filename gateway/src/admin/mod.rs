@@ -30,9 +30,11 @@ use utoipa_axum::routes;
 
 pub use devices::{DeviceAdded, DeviceToAdd, GatewaysToSet};
 pub use error::{ErrorBody, ErrorDoc};
+pub(crate) use events::EventPage;
 pub use images::{ImageAdded, ImageDoc};
 pub use live::{Live, LiveCounts, NoSessions, Presence};
 pub use serve::serve;
+pub(crate) use socket::check_length;
 pub use socket::{AdminSocket, SOCKET_PATH_MAX, SocketError};
 pub use status::StatusDoc;
 pub use updates::{PushDoc, UpdateToCreate};

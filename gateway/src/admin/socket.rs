@@ -110,7 +110,7 @@ impl Drop for AdminSocket {
 ///
 /// # Errors
 /// [`SocketError::TooLong`].
-pub fn check_length(path: &Path) -> Result<(), SocketError> {
+pub(crate) fn check_length(path: &Path) -> Result<(), SocketError> {
     let length = path.as_os_str().len();
     if length > SOCKET_PATH_MAX {
         return Err(SocketError::TooLong {

@@ -106,7 +106,7 @@ pub enum StoreError {
 impl StoreError {
     /// The error's name for scripts, in `snake_case`.
     #[must_use]
-    pub fn code(&self) -> &'static str {
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "not_found",
             Self::Conflict { code, .. } | Self::Invalid { code, .. } => code,

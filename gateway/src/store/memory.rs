@@ -69,7 +69,6 @@ impl Flags {
 
 /// A delivery's counters that the database does not have yet.
 pub(crate) struct Pace {
-    pub(crate) device: DeviceId,
     pub(crate) counters: Counters,
     pub(crate) stored: bool,
     told: Option<Instant>,
@@ -218,7 +217,6 @@ impl Memory {
     /// Notes how far a delivery is, and tells listeners now and then.
     pub(crate) fn pace(&self, device: &DeviceId, update: [u8; 8], counters: Counters) {
         let mut pace = self.progress.entry(update).or_insert_with(|| Pace {
-            device: device.clone(),
             counters: Counters::default(),
             stored: true,
             told: None,

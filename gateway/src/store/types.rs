@@ -523,9 +523,6 @@ impl Change {
     }
 }
 
-/// Key of the handle map.
-pub(crate) type HandleBytes = Handle;
-
 /// Bytes as hexadecimal digits in JSON.
 pub(crate) mod hex_bytes {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};

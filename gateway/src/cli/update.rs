@@ -1,0 +1,84 @@
+//! `dialhome update ...`, and an update in words.
+
+use std::process::ExitCode;
+
+use hyper::Method;
+
+use super::args::UpdateCommand;
+use super::client::{Client, segment};
+use super::error::CliError;
+use super::output::{Output, bytes, sheet, time};
+use crate::store::State;
+use crate::store::docs::UpdateDoc;
+
+pub(crate) async fn run(
+    command: UpdateCommand,
+    client: &Client,
+    out: Output,
+) -> Result<ExitCode, CliError> {
+    let doc: UpdateDoc = match command {
+        UpdateCommand::Show { id } => client.get(&path(&id)).await?,
+        UpdateCommand::Cancel { id } => {
+            client
+                .send(Method::POST, &format!("{}/cancel", path(&id)), None::<&()>)
+                .await?
+        }
+        UpdateCommand::Abandon { id } => {
+            client
+                .send(Method::POST, &format!("{}/abandon", path(&id)), None::<&()>)
+                .await?
+        }
+    };
+    out.show(&doc, || describe(&doc))
+}
+
+pub(crate) fn path(id: &str) -> String {
+    format!("/v1/updates/{}", segment(id))
+}
+
+/// The update has ended.
+pub(crate) fn ended(update: &UpdateDoc) -> bool {
+    State::ALL
+        .iter()
+        .any(|state| state.is_terminal() && state.name() == update.state)
+}
+
+fn describe(update: &UpdateDoc) -> String {
+    sheet(&[
+        ("update", Some(update.update.clone())),
+        ("device", Some(update.device.clone())),
+        ("image", Some(update.image.clone())),
+        ("digest", Some(update.digest.clone())),
+        ("state", Some(state(update))),
+        ("detail", update.detail.clone()),
+        (
+            "committed",
+            Some(format!(
+                "{} of {}",
+                bytes(update.committed),
+                bytes(u64::from(update.size))
+            )),
+        ),
+        (
+            "sent",
+            Some(format!(
+                "{}, of which {} again, in {} sessions",
+                bytes(update.sent),
+                bytes(update.resent),
+                update.sessions
+            )),
+        ),
+        ("created", Some(time(update.created))),
+        ("changed", Some(time(update.changed))),
+        ("deadline", Some(time(update.deadline))),
+        ("waiting for", update.waiting_for.clone()),
+    ])
+}
+
+/// State and reason.
+pub(crate) fn state(update: &UpdateDoc) -> String {
+    match &update.reason {
+        Some(reason) => format!("{} ({reason})", update.state),
+        None => update.state.clone(),
+    }
+}

@@ -1,0 +1,143 @@
+//! `dialhome serve`: the data directory, the boards' side and the admin API, put together and taken apart again.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{self, Admin, AdminSocket, Live, NoSessions, SocketError};
+use crate::cli::error::CliError;
+use crate::image::store::ImageStore;
+use crate::store::{Store, StoreError};
+
+/// What `dialhome serve` is told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where boards dial.
+    pub listen: SocketAddr,
+    /// The admin socket.
+    pub socket: PathBuf,
+}
+
+/// Runs the gateway until it is told to end (Ctrl-C, SIGTERM).
+///
+/// # Errors
+/// In words, where it cannot start: the directory, the address or the socket is taken, damaged or not allowed.
+pub async fn run(options: Options) -> Result<(), CliError> {
+    log_to_stderr();
+    let store = Store::open(&options.data)?;
+    let images =
+        ImageStore::open(&options.data).map_err(|error| not_opened(&options.data, &error))?;
+    let images = Arc::new(images);
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|error| not_listening(options.listen, &error))?;
+    let listen = listener
+        .local_addr()
+        .map_err(|error| not_listening(options.listen, &error))?;
+    let socket = AdminSocket::bind(&options.socket)?;
+    let stop = CancellationToken::new();
+    let live = boards(listener, &store, &images, &stop);
+    tracing::info!(%listen, socket = %socket.path().display(), data = %options.data.display(), "the gateway is ready");
+    let admin = Admin {
+        store: store.clone(),
+        images,
+        live,
+        listen: Some(listen),
+        started: crate::store::now(),
+    };
+    admin::serve(socket, admin::router(admin), ended()).await;
+    tracing::info!("the gateway stops");
+    stop.cancel();
+    if let Err(error) = store.flush().await {
+        tracing::warn!(%error, "the last counters were not stored");
+    }
+    Ok(())
+}
+
+/// The boards' side.
+fn boards(
+    _listener: TcpListener,
+    _store: &Store,
+    _images: &Arc<ImageStore>,
+    _stop: &CancellationToken,
+) -> Arc<dyn Live> {
+    Arc::new(NoSessions)
+}
+
+/// Returns when the process is asked to end.
+async fn ended() {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        // Without signals only a kill ends it, which loses nothing that was acknowledged.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Logs to standard error, as `RUST_LOG` says.
+fn log_to_stderr() {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    // Fails where a test has set a subscriber already: then that one is meant.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .try_init();
+}
+
+fn not_listening(listen: SocketAddr, error: &std::io::Error) -> CliError {
+    let failed = CliError::failed("listen", format!("Boards cannot dial {listen}: {error}."));
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => failed
+            .hint("Another program has this port: stop it, or give another one with --listen."),
+        _ => failed.hint("Give an address of this machine with --listen."),
+    }
+}
+
+fn not_opened(data: &Path, error: &std::io::Error) -> CliError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => StoreError::DiskFull { path: data.into() }.into(),
+        _ => StoreError::Io {
+            action: "cannot open the images in",
+            path: data.into(),
+            detail: error.to_string(),
+        }
+        .into(),
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let failed = Self::failed(error.code(), crate::cli::sentence(&error.to_string()));
+        match error.hint() {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        }
+    }
+}
+
+impl From<SocketError> for CliError {
+    fn from(error: SocketError) -> Self {
+        let failed = match error {
+            SocketError::TooLong { .. } => {
+                Self::wrong_use(crate::cli::sentence(&error.to_string()))
+            }
+            _ => Self::failed(error.code(), crate::cli::sentence(&error.to_string())),
+        };
+        Self {
+            code: error.code(),
+            ..failed
+        }
+    }
+}
