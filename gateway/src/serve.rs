@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{self, Admin, AdminSocket, Live, NoSessions, SocketError};
+use crate::admin::{self, Admin, AdminSocket, SocketError};
 use crate::cli::error::CliError;
 use crate::image::store::ImageStore;
+use crate::session::{self, Gateway};
 use crate::store::{Store, StoreError};
 
 /// What `dialhome serve` is told.
@@ -30,19 +30,26 @@ pub struct Options {
 /// In words, where it cannot start: the directory, the address or the socket is taken, damaged or not allowed.
 pub async fn run(options: Options) -> Result<(), CliError> {
     log_to_stderr();
+    // Keys are in these files: whatever is made is for the gateway's user alone, the admin socket excepted.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let store = Store::open(&options.data)?;
     let images =
         ImageStore::open(&options.data).map_err(|error| not_opened(&options.data, &error))?;
     let images = Arc::new(images);
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .map_err(|error| not_listening(options.listen, &error))?;
+    let listener =
+        session::bind(options.listen).map_err(|error| not_listening(options.listen, &error))?;
     let listen = listener
         .local_addr()
         .map_err(|error| not_listening(options.listen, &error))?;
     let socket = AdminSocket::bind(&options.socket)?;
     let stop = CancellationToken::new();
-    let live = boards(listener, &store, &images, &stop);
+    let gateway = Gateway::new(store.clone(), Arc::clone(&images));
+    let live = Arc::clone(&gateway.registry);
+    let boards = tokio::spawn(session::serve(
+        gateway,
+        listener,
+        stop.clone().cancelled_owned(),
+    ));
     tracing::info!(%listen, socket = %socket.path().display(), data = %options.data.display(), "the gateway is ready");
     let admin = Admin {
         store: store.clone(),
@@ -54,20 +61,12 @@ pub async fn run(options: Options) -> Result<(), CliError> {
     admin::serve(socket, admin::router(admin), ended()).await;
     tracing::info!("the gateway stops");
     stop.cancel();
+    // Every session is told to dial again, and its end is stored.
+    let _ = boards.await;
     if let Err(error) = store.flush().await {
         tracing::warn!(%error, "the last counters were not stored");
     }
     Ok(())
-}
-
-/// The boards' side.
-fn boards(
-    _listener: TcpListener,
-    _store: &Store,
-    _images: &Arc<ImageStore>,
-    _stop: &CancellationToken,
-) -> Arc<dyn Live> {
-    Arc::new(NoSessions)
 }
 
 /// Returns when the process is asked to end.

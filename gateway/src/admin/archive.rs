@@ -80,20 +80,25 @@ pub(super) async fn restore(
     State(admin): Api,
     body: Body,
 ) -> Result<Json<RestoreReport>, ApiError> {
-    let upload = admin.store.upload_path()?;
-    let outcome = receive(&admin, &upload, body).await;
-    let report = match outcome {
-        Ok(()) => admin
-            .store
-            .restore(upload.clone())
-            .await
-            .map_err(ApiError::from),
-        Err(error) => Err(error),
-    };
-    let _ = tokio::task::spawn_blocking(move || std::fs::remove_file(upload)).await;
-    let report = report?;
-    admin.live.close_all(CloseCode::STOPPING);
-    Ok(Json(report))
+    // On its own: a client that goes away must not leave the store swapped and the sessions of the old one open.
+    let restoring = tokio::spawn(async move {
+        let upload = admin.store.upload_path()?;
+        let report = match receive(&admin, &upload, body).await {
+            Ok(()) => admin
+                .store
+                .restore(upload.clone())
+                .await
+                .map_err(ApiError::from),
+            Err(error) => Err(error),
+        };
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_file(upload)).await;
+        let report = report?;
+        admin.live.close_all(CloseCode::STOPPING);
+        Ok(Json(report))
+    });
+    restoring
+        .await
+        .map_err(|_| ApiError::from(StoreError::Stopped))?
 }
 
 /// Writes a body to a file.

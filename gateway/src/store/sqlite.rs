@@ -14,7 +14,7 @@ pub const FORMAT: i64 = 1;
 pub(crate) const DATABASE: &str = "dialhome.db";
 
 const SCHEMA: &str = "
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) STRICT, WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) STRICT, WITHOUT ROWID;
 CREATE TABLE device (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE TABLE device_secret (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT;
 CREATE TABLE device_state (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, connected INTEGER NOT NULL, body TEXT NOT NULL) STRICT;

@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use dialhome_proto::id::{Handle, UpdateId};
+use dialhome_proto::id::UpdateId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
