@@ -220,7 +220,7 @@ impl Staged {
         let images: Vec<ImageRecord> = records(db, "SELECT body FROM image", [])?;
         for image in images {
             let path = self.dir.0.join("images").join(&image.digest);
-            let digest = File::open(&path).and_then(|file| sha256(file));
+            let digest = File::open(&path).and_then(sha256);
             if digest.ok().is_none_or(|digest| digest != image.digest) {
                 return Err(StoreError::invalid(
                     "bad_backup",
