@@ -1,0 +1,45 @@
+//! Frames and resume proofs against `spec/vectors/{frames,resume}.json`, which a program wrote that shares
+//! no code with this crate: it was written from spec/frames.md alone.
+
+mod frames;
+mod resume;
+
+use dialhome_proto::id::decode_hex;
+use serde_json::Value;
+
+fn vectors(text: &str) -> Value {
+    serde_json::from_str(text).expect("the vectors are JSON")
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    let text = text(value);
+    let mut out = vec![0; text.len() / 2];
+    assert!(decode_hex(text, &mut out), "not hexadecimal: {text}");
+    out
+}
+
+fn text(value: &Value) -> &str {
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not a text: {value}"))
+}
+
+fn number<T: TryFrom<u64, Error: std::fmt::Debug>>(value: &Value) -> T {
+    let number = value
+        .as_u64()
+        .unwrap_or_else(|| panic!("not a number: {value}"));
+    number.try_into().expect("the number fits")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value
+        .as_array()
+        .unwrap_or_else(|| panic!("not a list: {value}"))
+}
+
+/// A list of the vectors; it has at least `least` members, so that an empty file does not pass.
+fn at_least(value: &Value, least: usize) -> &[Value] {
+    let all = list(value);
+    assert!(all.len() >= least, "only {} cases", all.len());
+    all
+}
