@@ -290,9 +290,10 @@ impl Running {
         let busy = self.busy.get_or_insert_default();
         seal(&mut self.session, &mut busy.tx, &chunk.into())?;
         let counters = delivering.counters();
-        self.gateway
-            .store
-            .progress(&self.device, delivering.update, counters);
+        self.note_progress();
+        let Some(delivering) = &mut self.delivering else {
+            return Ok(());
+        };
         let most = delivering.open.intent.max_bytes;
         if counters.sent >= most
             && counters.committed < u64::from(delivering.open.intent.size)
@@ -311,6 +312,16 @@ impl Running {
             .await?;
         }
         Ok(())
+    }
+
+    /// Lets operators see how far it is; the record follows within a second.
+    pub(super) fn note_progress(&self) {
+        if let Some(delivering) = &self.delivering {
+            let counters = delivering.counters();
+            self.gateway
+                .store
+                .progress(&self.device, delivering.update, counters);
+        }
     }
 
     async fn check_prefix(&mut self, len: u32, digest: Digest) -> Result<(), End> {

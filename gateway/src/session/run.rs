@@ -257,6 +257,7 @@ impl Running {
                         .delivery
                         .handle_frame(frame, now)
                         .map_err(|fault| End::Closed(fault.0))?;
+                    self.note_progress();
                     self.deliver().await?;
                 }
                 Ok(())

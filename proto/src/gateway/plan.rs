@@ -43,7 +43,8 @@ impl Standing {
             (Some(trial), _) if trial.update == plan.update => {
                 let runs =
                     component.digest_from != DigestFrom::UNKNOWN && component.digest == plan.image;
-                if runs && trial.self_test == SelfTest::PASSED {
+                // A board without a self-test has none to fail: that it dialed home is its test.
+                if runs && trial.self_test != SelfTest::FAILED {
                     Self::Well
                 } else {
                     Self::OnTrial
