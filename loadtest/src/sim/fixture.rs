@@ -1,0 +1,119 @@
+//! Images, manifests and keys that are made once per run.
+
+use super::boot::Nature;
+use dialhome_proto::gateway::Plan;
+use dialhome_proto::id::{Digest, UpdateId};
+use dialhome_proto::limits::{MANIFEST_MAX, STATEMENT_MAX};
+use dialhome_proto::manifest::{
+    EntryFields, Manifest, ManifestFields, TrialBudget, assemble, encode_body,
+};
+use dialhome_proto::statement;
+use dialhome_proto::trust::{TrustSet, signer_id};
+use ed25519_dalek::{Signer as _, SigningKey};
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+use sha2::Digest as _;
+
+/// The board's id.
+pub const DEVICE: &str = "sim-1";
+/// Its product.
+pub const PRODUCT: &str = "sim";
+
+fn signing_key() -> SigningKey {
+    SigningKey::from_bytes(&[0x51; 32])
+}
+
+/// Whom the board trusts.
+#[must_use]
+pub fn trust() -> TrustSet {
+    TrustSet {
+        epoch: 1,
+        threshold: 1,
+        keys: [signing_key().verifying_key().to_bytes()].into_iter().collect(),
+        minimums: heapless::Vec::new(),
+    }
+}
+
+/// An image and its signed manifest.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The image.
+    pub bytes: Vec<u8>,
+    /// Its manifest, signed.
+    pub manifest: Vec<u8>,
+    /// Digest of the manifest's body.
+    pub manifest_digest: Digest,
+    /// Digest of the image.
+    pub sha256: Digest,
+}
+
+impl Image {
+    /// Makes an image of this nature.
+    #[must_use]
+    pub fn new(nature: Nature, size: usize, counter: u64, trial: TrialBudget, seed: u64) -> Self {
+        let mut bytes = vec![0; size];
+        SmallRng::seed_from_u64(seed).fill(&mut bytes[..]);
+        bytes[0] = nature.mark();
+        let sha256 = Digest(sha2::Sha256::digest(&bytes).into());
+        let entry = EntryFields {
+            component: 0,
+            version: "1.0",
+            counter,
+            floor: 0,
+            size: u32::try_from(size).expect("fits"),
+            sha256,
+            hardware_min: 0,
+            hardware_max: u16::MAX,
+            requires: &[],
+        };
+        let fields = ManifestFields {
+            product: PRODUCT,
+            flags: 0,
+            trial,
+            devices: &[],
+            entries: &[entry],
+        };
+        let mut manifest = vec![0; MANIFEST_MAX];
+        let body = encode_body(&fields, &mut manifest).expect("the fields are right");
+        let key = signing_key();
+        let signature = key.sign(&manifest[..body]).to_bytes();
+        let signer = signer_id(&key.verifying_key().to_bytes());
+        let len = assemble(&mut manifest, body, &[(signer, signature)]).expect("it fits");
+        manifest.truncate(len);
+        let manifest_digest = Manifest::parse(&manifest)
+            .expect("what was made is one")
+            .digest();
+        Self {
+            bytes,
+            manifest,
+            manifest_digest,
+            sha256,
+        }
+    }
+
+    /// The plan that delivers it.
+    #[must_use]
+    pub fn plan(&self, update: UpdateId) -> Plan {
+        Plan {
+            update,
+            manifest: self.manifest_digest,
+            image: self.sha256,
+            component: 0,
+            size: u32::try_from(self.bytes.len()).expect("fits"),
+            downgrade: false,
+        }
+    }
+}
+
+/// A signed list of gateways.
+#[must_use]
+pub fn gateways(epoch: u32, gateways: &[&str]) -> Vec<u8> {
+    let mut out = vec![0; STATEMENT_MAX];
+    let body = statement::encode_body(DEVICE, epoch, gateways, &mut out).expect("it is right");
+    let key = signing_key();
+    let signature = key.sign(&out[..body]).to_bytes();
+    let signer = signer_id(&key.verifying_key().to_bytes());
+    let len = statement::assemble(&mut out, body, &[(signer, signature)]).expect("it fits");
+    out.truncate(len);
+    out
+}
