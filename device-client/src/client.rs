@@ -236,6 +236,8 @@ where
             if now < due {
                 return (false, false);
             }
+            self.lose_link(now);
+            return (true, false);
         }
         let Some(work) = self.machine.poll_work(now) else {
             return (false, false);

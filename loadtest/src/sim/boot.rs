@@ -139,7 +139,11 @@ impl Images {
         }
         if !self.confirmed && Nature::of(&self.running) == Nature::Crashes {
             // The starts that crash take no virtual time.
-            let starts = if self.loader == Loader::Strict { 1 } else { CRASHES_MAX };
+            let starts = if self.loader == Loader::Strict {
+                1
+            } else {
+                CRASHES_MAX
+            };
             for _ in 0..starts {
                 self.reason = BootReason::WATCHDOG;
             }
@@ -189,10 +193,7 @@ impl SimBoot {
     fn step(&self, change: impl FnOnce(&mut Images, &mut Medium)) -> Result<(), BootError> {
         let step = self.power.step();
         if step == Step::Whole || (step == Step::Torn && self.torn_steps_land) {
-            change(
-                &mut self.images.borrow_mut(),
-                &mut self.medium.borrow_mut(),
-            );
+            change(&mut self.images.borrow_mut(), &mut self.medium.borrow_mut());
         }
         if step == Step::Whole {
             Ok(())

@@ -29,7 +29,9 @@ pub fn trust() -> TrustSet {
     TrustSet {
         epoch: 1,
         threshold: 1,
-        keys: [signing_key().verifying_key().to_bytes()].into_iter().collect(),
+        keys: [signing_key().verifying_key().to_bytes()]
+            .into_iter()
+            .collect(),
         minimums: heapless::Vec::new(),
     }
 }

@@ -52,11 +52,7 @@ pub struct Gate {
 impl Gate {
     /// Starts from what the store holds.
     #[must_use]
-    pub fn start(
-        net: Rc<RefCell<Net>>,
-        store: Rc<RefCell<Store>>,
-        images: Rc<Vec<Image>>,
-    ) -> Self {
+    pub fn start(net: Rc<RefCell<Net>>, store: Rc<RefCell<Store>>, images: Rc<Vec<Image>>) -> Self {
         Self {
             net,
             store,
@@ -141,8 +137,8 @@ impl Gate {
             let Some(header) = peer.bytes.first_chunk::<RECORD_HEADER>().copied() else {
                 return Ok(());
             };
-            let len = record_len(header, BOARD_RECORD_MAX)
-                .map_err(|fault| Fault(fault.close_code()))?;
+            let len =
+                record_len(header, BOARD_RECORD_MAX).map_err(|fault| Fault(fault.close_code()))?;
             if peer.closed || peer.bytes.len() < RECORD_HEADER + len {
                 return Ok(());
             }
@@ -156,7 +152,9 @@ impl Gate {
                 .map_err(|fault| Fault(fault.close_code()))?;
             match DeviceFrame::decode(plaintext) {
                 Ok(frame) => self.handle(place, &frame, now)?,
-                Err(FrameFault::Unknown(number)) => self.send(place, &Unsupported { number }.into()),
+                Err(FrameFault::Unknown(number)) => {
+                    self.send(place, &Unsupported { number }.into())
+                }
                 Err(_) => return Err(Fault(CloseCode::BAD_FRAME)),
             }
             self.commands(place, now)?;
@@ -325,7 +323,8 @@ impl Gate {
             }
             DeviceFrame::KeyStored(stored) => {
                 let key = self.peers[place].key;
-                let is_in_force = key.is_some_and(|key| DeviceKey::new(key).handle() == stored.handle);
+                let is_in_force =
+                    key.is_some_and(|key| DeviceKey::new(key).handle() == stored.handle);
                 if is_in_force {
                     if self.store.borrow_mut().key_settled(key) {
                         self.settle(place, stored.sequence);
@@ -491,7 +490,13 @@ impl Gate {
         let (new_key, statement) = self.store.borrow_mut().wishes(peer.key);
         if let Some(statement) = statement {
             peer.said_gateways = true;
-            self.send(place, &SetGateways { statement: &statement }.into());
+            self.send(
+                place,
+                &SetGateways {
+                    statement: &statement,
+                }
+                .into(),
+            );
         }
         if let Some(key) = new_key {
             self.peers[place].said_gateways = true;
@@ -552,10 +557,7 @@ impl Gate {
                 .as_ref()
                 .and_then(Delivery::deadline)
                 .map(|due| due.0);
-            [
-                session.or(Some(peer.opened + HANDSHAKE_MS)),
-                delivery,
-            ]
+            [session.or(Some(peer.opened + HANDSHAKE_MS)), delivery]
         });
         dues.flatten().min()
     }
@@ -564,11 +566,10 @@ impl Gate {
     #[must_use]
     pub fn waits(&self) -> String {
         let waits = self.peers.iter().map(|peer| {
-            peer.delivery
-                .as_ref()
-                .map_or_else(|| "no delivery".to_owned(), |delivery| {
-                    format!("{} ({:?})", delivery.stage_name(), delivery.awaits())
-                })
+            peer.delivery.as_ref().map_or_else(
+                || "no delivery".to_owned(),
+                |delivery| format!("{} ({:?})", delivery.stage_name(), delivery.awaits()),
+            )
         });
         waits.collect::<Vec<_>>().join(", ")
     }

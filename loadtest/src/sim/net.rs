@@ -202,7 +202,9 @@ impl Net {
         if !pipe.is_silent {
             let mut rest = &bytes[..passing];
             while !rest.is_empty() {
-                let len = self.rng.random_range(1..=manners.piece.min(rest.len()).max(1));
+                let len = self
+                    .rng
+                    .random_range(1..=manners.piece.min(rest.len()).max(1));
                 let (piece, more) = rest.split_at(len);
                 rest = more;
                 let mut due = now + manners.delay_ms;
@@ -307,13 +309,13 @@ impl Net {
     /// When something arrives that has not yet, in connections from this one on.
     #[must_use]
     pub fn next_arrival(&self, from: usize) -> Option<u64> {
-        let pipes = self.conns.iter().skip(from).flat_map(|conn| [&conn.up, &conn.down]);
-        let times = pipes.flat_map(|pipe| {
-            [
-                pipe.under_way.front().map(|(due, _)| *due),
-                pipe.end_at,
-            ]
-        });
+        let pipes = self
+            .conns
+            .iter()
+            .skip(from)
+            .flat_map(|conn| [&conn.up, &conn.down]);
+        let times =
+            pipes.flat_map(|pipe| [pipe.under_way.front().map(|(due, _)| *due), pipe.end_at]);
         times.flatten().filter(|due| *due > self.now).min()
     }
 

@@ -161,7 +161,10 @@ impl Store {
     #[must_use]
     pub fn open_update(&self, component: &Component<'_>) -> Option<&Update> {
         let trial = component.trial.map(|trial| trial.update);
-        let mut open = self.updates.iter().filter(|update| !update.state.is_final());
+        let mut open = self
+            .updates
+            .iter()
+            .filter(|update| !update.state.is_final());
         let on_trial = open
             .clone()
             .find(|update| Some(update.plan.update) == trial);

@@ -194,11 +194,14 @@ impl World {
     /// In one line, for a failure.
     #[must_use]
     pub fn describe(&self) -> String {
-        let board = self
-            .client
+        let board = self.client.as_ref().map_or_else(
+            || "off".to_owned(),
+            |client| format!("{:?}", client.machine()),
+        );
+        let gate = self
+            .gate
             .as_ref()
-            .map_or_else(|| "off".to_owned(), |client| format!("{:?}", client.machine()));
-        let gate = self.gate.as_ref().map_or_else(|| "down".to_owned(), Gate::waits);
+            .map_or_else(|| "down".to_owned(), Gate::waits);
         let store = self.store.borrow();
         let updates: Vec<_> = store
             .updates

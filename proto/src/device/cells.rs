@@ -37,7 +37,9 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// Every cell that the machine loads at boot, and stores.
+    /// Every cell that the machine loads at boot, in the order in which it stores those
+    /// that change together: a key before the statement that it is there, an outcome
+    /// before the end of the trial that it states.
     pub const ALL: [Self; 10] = [
         Self::Keys,
         Self::Trust,
@@ -46,9 +48,9 @@ impl Cell {
         Self::Image(1),
         Self::Image(2),
         Self::Image(3),
+        Self::Outbox,
         Self::Claim,
         Self::Trial,
-        Self::Outbox,
     ];
 
     /// The cell's number in the journal; never used again for another.
@@ -145,7 +147,7 @@ pub struct TrialCell {
     pub dials: u16,
     /// Awake time on trial so far, in seconds.
     pub awake_s: u32,
-    /// Calls of `activate` or `revert` so far in this phase.
+    /// Calls of `activate` or `revert` in this phase, the one under way included.
     pub attempts: u8,
     /// Why it is reverted.
     pub reason: Reason,

@@ -52,7 +52,7 @@ impl Machine<'_> {
                 erase_unit: config.erase_unit,
                 window: config.window,
                 trial: trial
-                    .filter(|_| matches!(self.stage, Stage::Trial | Stage::CheckingGateways))
+                    .filter(|_| matches!(self.stage, Stage::Trial))
                     .map(|trial| Trial {
                         update: trial.update,
                         self_test: self.self_test,

@@ -74,6 +74,8 @@ pub struct Machine<'c> {
     pub(super) facts: Facts,
     pub(super) backoff: Backoff,
     pub(super) statement: (usize, usize),
+    /// A gateways statement in the buffer waits for its check.
+    pub(super) gateways_due: bool,
     pub(super) out: Deque<Out, OUT_MAX>,
     pub(super) dirty: u16,
     pub(super) work: Option<Work>,
@@ -138,6 +140,7 @@ impl<'c> Machine<'c> {
             facts: Facts::default(),
             backoff: Backoff::new(config.backoff_ms.0, config.backoff_ms.1, seed),
             statement: (0, 0),
+            gateways_due: false,
             out: Deque::new(),
             dirty: 0,
             work: None,
@@ -155,6 +158,7 @@ impl<'c> Machine<'c> {
             rtt_ms: 0,
         };
         machine.resume_trial(now);
+        machine.state_pending_key();
         machine
     }
 
@@ -217,6 +221,7 @@ impl<'c> Machine<'c> {
             && self.work.is_none()
             && self.dirty == 0
             && OUT_MAX - self.out.len() >= OUT_ROOM
+            && !self.gateways_due
             && self.stage.is_idle_for_records()
     }
 
@@ -245,6 +250,8 @@ impl<'c> Machine<'c> {
             (LinkState::Greeting { .. }, GatewayFrame::Welcome(welcome)) => {
                 self.link = LinkState::Online;
                 self.linked = true;
+                // From here on a trial that ends unconfirmed ends for want of an answer, not of a link.
+                self.trial_heard_link = true;
                 self.online_since = now;
                 self.failed_dials = 0;
                 self.advise_ping(welcome.ping_s);
@@ -263,7 +270,7 @@ impl<'c> Machine<'c> {
             GatewayFrame::NewKey(new) => self.handle_new_key(new.key),
             GatewayFrame::SetGateways(set) => {
                 self.statement = (plaintext_len - set.statement.len(), plaintext_len);
-                self.stage.check_gateways();
+                self.gateways_due = true;
             }
             GatewayFrame::Offer(offer) => self.handle_offer(offer, now),
             GatewayFrame::Resume(resume) => self.handle_resume(resume, now),
@@ -316,8 +323,10 @@ impl<'c> Machine<'c> {
             .active
             .and_then(|active| self.config.components.get(active.place))
             .map_or(0, |of| of.component);
+        if self.gateways_due {
+            return Some(Work::CheckGateways);
+        }
         match &self.stage {
-            Stage::CheckingGateways => Some(Work::CheckGateways),
             Stage::Checking { .. } => Some(Work::CheckManifest),
             Stage::Proving => {
                 let claim = self.cells.claim.as_ref()?;
@@ -483,6 +492,7 @@ impl<'c> Machine<'c> {
         };
         self.out.clear();
         self.hello_due = false;
+        self.gateways_due = false;
         self.stop_transfer();
     }
 
@@ -610,13 +620,9 @@ impl<'c> Machine<'c> {
     }
 
     fn handle_settled(&mut self, sequence: u32) {
-        let Some((place, said)) = self.cells.outbox.settle(sequence) else {
+        let Some(said) = self.unstate(sequence) else {
             return;
         };
-        if place < self.restate && self.restate != usize::MAX {
-            self.restate -= 1;
-        }
-        self.dirty(Cell::Outbox);
         if let (Said::KeyStored { .. }, KeyUse::Pending, Some(pending)) =
             (said, self.key, self.cells.keys.pending)
         {
@@ -624,6 +630,34 @@ impl<'c> Machine<'c> {
             self.cells.keys.pending = None;
             self.key = KeyUse::Current;
             self.dirty(Cell::Keys);
+        }
+        self.state_pending_key();
+    }
+
+    /// Drops an entry of the outbox, without losing the place of what was stated already.
+    fn unstate(&mut self, sequence: u32) -> Option<Said> {
+        let (place, said) = self.cells.outbox.settle(sequence)?;
+        if place < self.restate && self.restate != usize::MAX {
+            self.restate -= 1;
+        }
+        self.dirty(Cell::Outbox);
+        Some(said)
+    }
+
+    /// A pending key is stated until it is settled. Its entry is stored after the key, so
+    /// that it never claims what is not there, and is added here where a cut fell between the two.
+    fn state_pending_key(&mut self) {
+        let Some(pending) = self.cells.keys.pending else {
+            return;
+        };
+        let entries = self.cells.outbox.entries();
+        let is_full = entries.len() == crate::limits::OUTBOX_MAX;
+        let is_stated = entries
+            .iter()
+            .any(|entry| matches!(entry.said, Said::KeyStored { .. }));
+        if !is_full && !is_stated {
+            let handle = DeviceKey::new(pending).handle();
+            self.state_said(Said::KeyStored { handle }, "");
         }
     }
 
@@ -638,18 +672,13 @@ impl<'c> Machine<'c> {
     }
 
     pub(super) fn state_said(&mut self, said: Said, detail: &str) -> bool {
-        if let Said::KeyStored { .. } = said {
-            // One entry for the pending key is enough.
-            let old = self
-                .cells
-                .outbox
-                .entries()
-                .iter()
-                .find(|entry| matches!(entry.said, Said::KeyStored { .. }));
-            if let Some(sequence) = old.map(|entry| entry.sequence) {
-                self.cells.outbox.settle(sequence);
-                self.restate = 0;
-            }
+        // The newest outcome of an update, key and list of gateways is the one that counts.
+        let old = self.cells.outbox.entries().iter().find(|entry| {
+            core::mem::discriminant(&entry.said) == core::mem::discriminant(&said)
+                && !matches!(said, Said::Outcome { .. })
+        });
+        if let Some(sequence) = old.map(|entry| entry.sequence) {
+            self.unstate(sequence);
         }
         let pushed = self.cells.outbox.push(said, detail);
         self.dirty(Cell::Outbox);

@@ -31,8 +31,6 @@ pub(super) struct DigestVerified(());
 pub(super) enum Stage {
     /// An Offer.
     Idle,
-    /// The check of a gateways statement.
-    CheckingGateways,
     /// The check of the offered manifest.
     Checking { offered: Offered, restart: bool },
     /// The claimed prefix, read back into the digest.
@@ -68,7 +66,6 @@ impl Stage {
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Idle => "Idle",
-            Self::CheckingGateways => "CheckingGateways",
             Self::Checking { .. } => "Checking",
             Self::Proving => "Proving",
             Self::Preparing { .. } => "Preparing",
@@ -87,7 +84,7 @@ impl Stage {
     /// Whether the record in the buffer is done with.
     pub(super) const fn is_idle_for_records(&self) -> bool {
         match self {
-            Self::Checking { .. } | Self::CheckingGateways | Self::Confirming => false,
+            Self::Checking { .. } | Self::Confirming => false,
             Self::Receiving(receiving) => receiving.is_ready(),
             _ => true,
         }
@@ -104,12 +101,6 @@ impl Stage {
                 | Self::Confirming
                 | Self::Reverting
         )
-    }
-
-    pub(super) fn check_gateways(&mut self) {
-        if matches!(self, Self::Idle | Self::Trial) {
-            *self = Self::CheckingGateways;
-        }
     }
 
     const fn is_transfer(&self) -> bool {
@@ -313,6 +304,11 @@ impl Machine<'_> {
             self.progress(Phase::PROVING, self.proof.len, claim.committed, now);
             return;
         }
+        if claim.committed == claim.image.size && self.proof.digest() != claim.image.sha256 {
+            // The slot was changed behind the journal's back.
+            self.begin_at_zero(now);
+            return;
+        }
         let (committed, size) = (claim.committed, claim.image.size);
         let prepared = claim.prepared;
         let Some(component) = self.config.components.get(active.place).copied() else {
@@ -414,20 +410,7 @@ impl Machine<'_> {
         match (&mut self.stage, result) {
             (Stage::Proving, Ok(())) => self.prove(now),
             (Stage::Proving, Err(_)) => {
-                // The slot does not hold what the journal claims: begin at 0.
-                self.proof = Proof::new();
-                self.claimed = 0;
-                self.clean_from = None;
-                if let Some(claim) = &mut self.cells.claim {
-                    *claim = ClaimCell {
-                        committed: 0,
-                        staged: false,
-                        prepared: false,
-                        ..claim.clone()
-                    };
-                }
-                self.dirty(Cell::Claim);
-                self.prove(now);
+                self.begin_at_zero(now);
             }
             (
                 Stage::Preparing {
@@ -471,6 +454,20 @@ impl Machine<'_> {
             }
             _ => {}
         }
+    }
+
+    /// The slot does not hold what the journal claims.
+    fn begin_at_zero(&mut self, now: Millis) {
+        self.proof = Proof::new();
+        self.claimed = 0;
+        self.clean_from = None;
+        if let Some(claim) = &mut self.cells.claim {
+            claim.committed = 0;
+            claim.staged = false;
+            claim.prepared = false;
+        }
+        self.dirty(Cell::Claim);
+        self.prove(now);
     }
 
     fn received(&mut self, outcome: Outcome) {
@@ -550,7 +547,7 @@ impl Machine<'_> {
                     boots: 0,
                     dials: 0,
                     awake_s: 0,
-                    attempts: 0,
+                    attempts: 1,
                     reason: Reason::NONE,
                 });
                 self.dirty(Cell::Trial);
@@ -615,11 +612,7 @@ impl Machine<'_> {
     /// Answers [`super::Work::CheckGateways`].
     pub fn check_gateways(&mut self, plaintext: &[u8], verifier: &mut impl VerifySignature) {
         self.take_work();
-        self.stage = if self.cells.trial.is_some() {
-            Stage::Trial
-        } else {
-            Stage::Idle
-        };
+        self.gateways_due = false;
         let Ok(GatewayFrame::SetGateways(set)) = GatewayFrame::decode(plaintext) else {
             return;
         };
@@ -650,12 +643,8 @@ impl Machine<'_> {
 
     /// The link is gone, or another offer came: the claim stays, the session's part goes.
     pub(super) fn stop_transfer(&mut self) {
-        if self.stage.is_transfer() || matches!(self.stage, Stage::CheckingGateways) {
-            self.stage = if self.cells.trial.is_some() {
-                Stage::Trial
-            } else {
-                Stage::Idle
-            };
+        if self.stage.is_transfer() {
+            self.stage = Stage::Idle;
         }
     }
 
@@ -677,6 +666,10 @@ impl Machine<'_> {
         let Some(active) = self.active.take() else {
             return;
         };
+        // A cut may have fallen between the outcome and the end of the trial that it states.
+        if self.cells.outbox.has_outcome_of(&active.update) {
+            return;
+        }
         let component = self
             .config
             .components

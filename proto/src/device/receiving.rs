@@ -213,7 +213,9 @@ impl Receiving {
                 let end = span.offset + span.len;
                 if check.finish() == crc {
                     self.written = end;
-                    let half = end - self.acked >= self.window / 2;
+                    // An Ack that moves nothing on would only cost air.
+                    let half =
+                        end - self.acked >= self.window / 2 && self.durable_end() > self.committed;
                     if ack_now || half || end == self.size {
                         self.step = Step::Flushing;
                     }

@@ -37,6 +37,13 @@ pub(super) enum Out {
 impl Machine<'_> {
     /// Writes the next frame's plaintext to `buffer`, which takes 1,008 bytes, and returns its length.
     pub fn poll_transmit(&mut self, buffer: &mut [u8], now: Millis) -> Option<usize> {
+        let len = self.next_frame(buffer)?;
+        // Only what is sent is a sign of life to the gateway.
+        self.sent_at = now;
+        Some(len)
+    }
+
+    fn next_frame(&mut self, buffer: &mut [u8]) -> Option<usize> {
         if self.dirty != 0 || matches!(self.work, Some(Work::Store(_))) {
             return None;
         }
@@ -46,7 +53,6 @@ impl Machine<'_> {
         ) {
             return None;
         }
-        self.sent_at = now;
         if self.hello_due {
             self.hello_due = false;
             return self.write_hello(buffer);

@@ -57,7 +57,11 @@ impl Machine<'_> {
             TrialPhase::Activating if trial.attempts >= BOOT_ATTEMPTS_MAX => {
                 self.revert(Reason::INSTALL_FAILED)
             }
-            TrialPhase::Activating => self.stage = Stage::Activating,
+            TrialPhase::Activating => {
+                trial.attempts = trial.attempts.saturating_add(1);
+                self.dirty(Cell::Trial);
+                self.stage = Stage::Activating;
+            }
             TrialPhase::Switched | TrialPhase::Testing if !known => {
                 self.revert(Reason::WRONG_IMAGE_RUNNING)
             }
@@ -81,7 +85,11 @@ impl Machine<'_> {
                 self.drop_claim();
                 self.end_update(Statement::FAILED, Reason::REVERT_FAILED, "");
             }
-            TrialPhase::Reverting if runs => self.stage = Stage::Reverting,
+            TrialPhase::Reverting if runs => {
+                trial.attempts = trial.attempts.saturating_add(1);
+                self.dirty(Cell::Trial);
+                self.stage = Stage::Reverting;
+            }
             TrialPhase::Reverting => {
                 let reason = trial.reason;
                 self.reverted(reason);
@@ -132,18 +140,17 @@ impl Machine<'_> {
                 self.stage = Stage::Trial;
             }
             (BootAction::Revert, Ok(restart)) => {
-                self.count_attempt();
                 self.stage = if restart {
                     Stage::Restarting(BootReason::REVERT)
                 } else {
                     Stage::Looking
                 };
             }
-            (BootAction::Revert, Err(_)) => {
-                self.count_attempt();
+            // The next start would run the image after all: undo it while that can be told.
+            (BootAction::Restart(BootReason::UPDATE), _) => self.revert(Reason::INSTALL_FAILED),
+            (BootAction::Revert, Err(_)) | (BootAction::Restart(_), _) => {
                 self.stage = Stage::Looking;
             }
-            (BootAction::Restart(_), _) => self.stage = Stage::Looking,
             (BootAction::SelfTest | BootAction::Look, _) => {}
         }
         self.trial_seen = now;
@@ -184,19 +191,14 @@ impl Machine<'_> {
         self.dirty(Cell::Trial);
         self.keep_running_image(active.place, &trial.image);
         self.drop_claim();
-        if self.cells.outbox.has_outcome_of(&trial.update) {
-            self.active = None;
-            self.stage = Stage::Idle;
-        } else {
-            self.end_update(Statement::CONFIRMED, Reason::NONE, "");
-        }
+        self.end_update(Statement::CONFIRMED, Reason::NONE, "");
     }
 
     /// Puts the old image back.
     fn revert(&mut self, reason: Reason) {
         if let Some(trial) = &mut self.cells.trial {
             trial.reason = reason;
-            trial.attempts = 0;
+            trial.attempts = 1;
         }
         self.set_phase(TrialPhase::Reverting);
         self.stage = Stage::Reverting;
@@ -220,13 +222,6 @@ impl Machine<'_> {
     fn set_phase(&mut self, phase: TrialPhase) {
         if let Some(trial) = &mut self.cells.trial {
             trial.phase = phase;
-            self.dirty(Cell::Trial);
-        }
-    }
-
-    fn count_attempt(&mut self) {
-        if let Some(trial) = &mut self.cells.trial {
-            trial.attempts = trial.attempts.saturating_add(1);
             self.dirty(Cell::Trial);
         }
     }

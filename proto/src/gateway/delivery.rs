@@ -98,6 +98,8 @@ pub struct Delivery {
     plan: Plan,
     stage: Stage,
     record: Option<Record>,
+    /// The shell stores `record` now; it may change meanwhile.
+    storing: bool,
     counters: Counters,
     chunk: u32,
     unit: u32,
@@ -130,6 +132,7 @@ impl Delivery {
             plan,
             stage: Stage::Ended,
             record: None,
+            storing: false,
             counters,
             chunk: chunk_len(receive_buffer, component.write_unit),
             unit: component.write_unit.max(1),
@@ -239,19 +242,22 @@ impl Delivery {
         }
     }
 
-    /// The record asked for by [`Command::Record`] is durable.
+    /// The record asked for by the last [`Command::Record`] is durable. One that has
+    /// changed meanwhile is asked for again.
     pub const fn recorded(&mut self) {
-        self.record = None;
+        if self.storing {
+            self.record = None;
+        }
     }
 
     /// The next thing to do; `None` until something goes in.
     pub fn poll_command(&mut self, now: Millis) -> Option<Command> {
-        if let Some(record) = self.record {
-            return Some(Command::Record(record));
-        }
-        if self.cancel && self.can_cancel() {
+        if self.record.is_none() && self.cancel && self.can_cancel() {
             self.enter(Stage::ToCancel, State::Canceling, Reason::NONE);
-            return self.record.map(Command::Record);
+        }
+        if let Some(record) = self.record {
+            self.storing = true;
+            return Some(Command::Record(record));
         }
         match &mut self.stage {
             Stage::Asking { resume, restart } if !self.held => {
@@ -331,7 +337,9 @@ impl Delivery {
         }
         self.counters.committed = accept.image_offset;
         self.counters.reached = self.counters.reached.max(accept.image_offset);
-        let sending = Sending::new(&accept, self.plan.size, self.chunk, self.unit, self.rtt_ms)?;
+        let mut sending =
+            Sending::new(&accept, self.plan.size, self.chunk, self.unit, self.rtt_ms)?;
+        sending.await_window(now);
         self.stage = Stage::Transferring { sending };
         self.settle_transfer(now);
         Ok(())
@@ -474,10 +482,7 @@ impl Delivery {
             Stage::Transferring { sending } => {
                 sending.handle_progress(now);
                 if progress.phase == Phase::PREPARING && sending.is_shut() {
-                    self.record = Some(Record {
-                        state: State::Preparing,
-                        reason: Reason::NONE,
-                    });
+                    self.note(State::Preparing, Reason::NONE);
                 }
             }
             _ => {}
@@ -492,6 +497,11 @@ impl Delivery {
                 if was_shut || sending.is_done() {
                     self.settle_transfer(now);
                 }
+                Ok(())
+            }
+            // The board did not wait for our check of the prefix.
+            Stage::Proving { accept, .. } if ack.committed == accept.payload_offset => {
+                accept.limit = accept.limit.max(ack.limit);
                 Ok(())
             }
             // Acks that were under way when the gateway asked anew, or to cancel.
@@ -583,15 +593,17 @@ impl Delivery {
             } else {
                 State::Transferring
             };
-            self.record = Some(Record {
-                state,
-                reason: Reason::NONE,
-            });
+            self.note(state, Reason::NONE);
         }
     }
 
     const fn enter(&mut self, stage: Stage, state: State, reason: Reason) {
         self.stage = stage;
+        self.note(state, reason);
+    }
+
+    const fn note(&mut self, state: State, reason: Reason) {
         self.record = Some(Record { state, reason });
+        self.storing = false;
     }
 }

@@ -40,7 +40,8 @@ pub struct Sending {
     next: u32,
     acked: u32,
     limit: u32,
-    answer_ms: u64,
+    /// Worst commit time and three round trips.
+    base_ms: u64,
     due: Option<Millis>,
 }
 
@@ -60,7 +61,6 @@ impl Sending {
         if accept.image_offset > size || accept.payload_offset != accept.image_offset {
             return Err(Fault(CloseCode::ACK_BEYOND_SENT));
         }
-        let window = accept.limit.saturating_sub(accept.payload_offset);
         Ok(Self {
             size,
             chunk,
@@ -68,7 +68,7 @@ impl Sending {
             next: accept.payload_offset,
             acked: accept.payload_offset,
             limit: accept.limit,
-            answer_ms: answer_ms(accept.commit_ms, rtt_ms, window),
+            base_ms: u64::from(accept.commit_ms) + 3 * rtt_ms,
             due: None,
         })
     }
@@ -93,7 +93,7 @@ impl Sending {
         counters.resent += u64::from(again);
         counters.reached = counters.reached.max(self.next);
         if self.due.is_none() {
-            self.due = Some(now.after(self.answer_ms));
+            self.due = Some(now.after(self.answer_ms()));
         }
         let full = self.next == self.size || end - self.next < self.unit;
         Some(ChunkRange {
@@ -122,7 +122,7 @@ impl Sending {
         self.acked = ack.committed;
         self.limit = ack.limit;
         counters.committed = ack.committed;
-        self.due = (self.next > self.acked).then(|| now.after(self.answer_ms));
+        self.due = (self.next > self.acked).then(|| now.after(self.answer_ms()));
         Ok(())
     }
 
@@ -135,15 +135,27 @@ impl Sending {
             return Err(Fault(CloseCode::ACK_BEYOND_SENT));
         }
         self.next = nack.offset;
-        self.due = Some(now.after(self.answer_ms));
+        self.due = Some(now.after(self.answer_ms()));
         Ok(())
     }
 
     /// The board works and says so: the answer is due later.
     pub fn handle_progress(&mut self, now: Millis) {
         if self.due.is_some() {
-            self.due = Some(now.after(self.answer_ms));
+            self.due = Some(now.after(self.answer_ms()));
         }
+    }
+
+    /// The board erases before it opens the window; it must say so, or open it.
+    pub fn await_window(&mut self, now: Millis) {
+        if self.is_shut() {
+            self.due = Some(now.after(self.answer_ms()));
+        }
+    }
+
+    /// The window that the board has opened counts, not the shut one of its Accept.
+    fn answer_ms(&self) -> u64 {
+        answer_ms(self.base_ms, self.limit.saturating_sub(self.acked))
     }
 
     /// Whether the window is shut although nothing is under way: the board erases.
@@ -166,9 +178,9 @@ impl Sending {
 }
 
 /// The worst commit time, three round trips, and the window at 2 KB/s; at least 60 s.
-fn answer_ms(commit_ms: u32, rtt_ms: u64, window: u32) -> u64 {
+fn answer_ms(base_ms: u64, window: u32) -> u64 {
     let transit = u64::from(window) * 1000 / WINDOW_BYTES_PER_S;
-    (u64::from(commit_ms) + 3 * rtt_ms + transit).max(ACK_MS_MIN)
+    (base_ms + transit).max(ACK_MS_MIN)
 }
 
 #[cfg(test)]
@@ -330,9 +342,9 @@ mod tests {
 
     #[test]
     fn the_ack_deadline_is_commit_time_and_three_round_trips_and_the_window_at_2_kb_per_s() {
-        assert_eq!(answer_ms(100, 500, 2048), 60_000);
+        assert_eq!(answer_ms(100 + 3 * 500, 2048), 60_000);
         assert_eq!(
-            answer_ms(5_000, 10_000, 256 * 1024),
+            answer_ms(5_000 + 3 * 10_000, 256 * 1024),
             5_000 + 30_000 + 131_072
         );
     }
