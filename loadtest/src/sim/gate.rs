@@ -334,7 +334,9 @@ impl Gate {
                 }
             }
             DeviceFrame::GatewaysStored(stored) => {
-                if stored.sequence != 0 && self.store.borrow_mut().gateways_stored(stored.epoch) {
+                let stored_it =
+                    stored.sequence != 0 && self.store.borrow_mut().gateways_stored(stored.epoch);
+                if stored_it {
                     self.settle(place, stored.sequence);
                 }
             }
