@@ -338,7 +338,9 @@ impl Running {
             }
             Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
         };
-        if !matches {
+        if matches {
+            tracing::info!(device = %self.device, %update, len, "the board's bytes are the image's: it goes on");
+        } else {
             tracing::warn!(device = %self.device, %update, len, "the board's bytes are not the image's: it starts over");
         }
         let Some(delivering) = &mut self.delivering else {
@@ -361,6 +363,11 @@ impl Delivering {
             resent: counters.resent,
             sessions: self.sessions,
         }
+    }
+
+    /// Whether the board has committed bytes in this session.
+    pub(super) fn got_on(&self) -> bool {
+        self.counters().committed > self.open.state.counters.committed
     }
 
     /// Takes what the board said beside a state.

@@ -126,6 +126,11 @@ impl Registry {
         count(&self.handshakes_of, device, Duration::from_secs(60))
     }
 
+    /// The device's dials count from 0 again.
+    pub(super) fn forget_handshakes(&self, device: &DeviceId) {
+        self.handshakes_of.remove(device);
+    }
+
     /// Tells sessions that their work may have changed: one device's, or all.
     pub fn wake_changed(&self, device: Option<&DeviceId>) {
         match device {

@@ -373,6 +373,10 @@ impl Running {
             self.close(code).await;
         }
         if let Some(delivering) = self.delivering.take() {
+            if delivering.got_on() {
+                // A board that gets on may dial as often as its link breaks.
+                self.gateway.registry.forget_handshakes(&self.device);
+            }
             delivering.leave(&self.gateway, end).await;
         }
         let (reason, back_in_s) = match end {

@@ -637,11 +637,13 @@ fn whole(db: &Connection, memory: &Memory, id: &str) -> Result<Option<OpenUpdate
     }))
 }
 
-/// The counters, with what is only in memory.
+/// The counters, with what is only in memory; what is stored goes first where it is newer.
 fn counters(memory: &Memory, intent: &UpdateIntent, state: &UpdateState) -> Counters {
+    let age = |counters: &Counters| (counters.sessions, counters.sent);
     memory
         .progress
         .get(&intent.id().0)
+        .filter(|pace| !state.state.is_terminal() && age(&pace.counters) >= age(&state.counters))
         .map_or(state.counters, |pace| pace.counters)
 }
 
