@@ -72,7 +72,12 @@ fn proven(bench: &Bench, update: &str) -> u64 {
         }
         let words = line.split_whitespace();
         let len = words
-            .filter_map(|word| strip_colours(word).strip_prefix("len=")?.parse::<u64>().ok())
+            .filter_map(|word| {
+                strip_colours(word)
+                    .strip_prefix("len=")?
+                    .parse::<u64>()
+                    .ok()
+            })
             .next()
             .unwrap_or_else(|| panic!("no len in {line}"));
         assert!(len >= from, "a resume went back from {from}: {line}");
