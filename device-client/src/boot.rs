@@ -109,6 +109,9 @@ pub struct Running {
     pub version: &'static str,
     /// Counter that the image itself knows; 0: unknown. As `version`.
     pub counter: u64,
+    /// An `activate` or a `revert` was cut before its end, or failed half-way: `digest`
+    /// is then unknown, and the client repeats the call.
+    pub unfinished: bool,
 }
 
 impl Running {
@@ -120,6 +123,7 @@ impl Running {
         revert: Revert::NONE,
         version: "",
         counter: 0,
+        unfinished: false,
     };
 }
 

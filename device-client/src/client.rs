@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::rng::Rng;
 use crate::slot::{Slot, SlotError};
 use crate::transport::Transport;
-use dialhome_proto::code::{ByeReason, DigestFrom, Reason};
+use dialhome_proto::code::{ByeReason, DigestFrom, Reason, SelfTest};
 use dialhome_proto::device::{
     BootAction, CELL_LEN, Cell, Cells, ComponentConfig, Config, DialFault, GatewayList, KeyUse,
     LinkState, Machine, RunningImage, Work,
@@ -84,6 +84,8 @@ pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     parts: Parts<T, S, J, B, R>,
     random: Random,
     shaking: Option<Shaking>,
+    /// A dial that failed; told to the machine with a clock read afresh.
+    dial_fault: Option<DialFault>,
     records: Option<Records>,
     rx: [u8; RX],
     rx_len: usize,
@@ -107,8 +109,9 @@ where
     /// Starts after a boot: loads the journal, asks what runs, and decides about an
     /// image on trial. `config.receive_buffer` is taken from `RX`.
     ///
-    /// Cells that the journal cannot read count as empty: the board then dials with its
-    /// provisioned key, and an image on its way starts over.
+    /// Cells that the journal cannot read count as empty: an image on its way starts over;
+    /// and where keys, trust or floors are lost the board dials with its provisioned key
+    /// and refuses every update.
     pub fn start(
         mut config: Config<'c>,
         provision: Provision<'c>,
@@ -125,12 +128,25 @@ where
             let _ = cells.images.push(Default::default());
         }
         let mut buffer = [0; CELL_LEN];
+        let mut identity_lost = false;
         for cell in Cell::ALL {
-            if let Ok(Some(len)) = parts.journal.load(cell.number(), &mut buffer)
-                && let Some(bytes) = buffer.get(..len)
-            {
-                cells.load(cell, bytes);
-            }
+            let loaded = match parts.journal.load(cell.number(), &mut buffer) {
+                Ok(None) => true,
+                Ok(Some(len)) => buffer
+                    .get(..len)
+                    .is_some_and(|bytes| cells.load(cell, bytes)),
+                Err(_) => false,
+            };
+            let identity = matches!(
+                cell,
+                Cell::Keys | Cell::Trust | Cell::Gateways | Cell::Image(_)
+            );
+            // An image cell beyond the configuration's components is nobody's.
+            let used = match cell {
+                Cell::Image(place) => usize::from(place) < config.components.len(),
+                _ => true,
+            };
+            identity_lost |= !loaded && identity && used;
         }
         let running = running(&mut parts.boot, config.components, &cells);
         let key = key_in_force(&cells, provision.key, KeyUse::Current);
@@ -139,8 +155,13 @@ where
         let seed = drawn
             .first_chunk::<8>()
             .map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let mut machine = Machine::new(config, cells, running, seed, now);
+        if identity_lost {
+            machine.lose_identity();
+        }
         Self {
-            machine: Machine::new(config, cells, running, seed, now),
+            machine,
+            dial_fault: None,
             provision,
             parts,
             random,
@@ -303,7 +324,7 @@ where
             } else {
                 DialFault::NoLink
             };
-            self.machine.dialed(Err(fault), now);
+            self.dial_fault = Some(fault);
             return;
         }
         let key = key_in_force(self.machine.cells(), self.provision.key, key);
@@ -322,6 +343,10 @@ where
 
     /// Goes on with the handshake, where one is under way.
     fn shake(&mut self, now: Millis) -> bool {
+        if let Some(fault) = self.dial_fault.take() {
+            self.machine.dialed(Err(fault), now);
+            return true;
+        }
         let Some(shaking) = &self.shaking else {
             return false;
         };
@@ -403,6 +428,10 @@ where
             let Some(records) = &mut self.records else {
                 return moved;
             };
+            if records.remaining() < RECORDS_KEPT {
+                // The numbers end soon: a new session starts new ones, and Bye still fits.
+                self.machine.leave(ByeReason::MOVING);
+            }
             let Some(room) = self.tx.get_mut(RECORD_HEADER..SEND_LEN - TAG) else {
                 return moved;
             };
@@ -562,7 +591,12 @@ where
             BootAction::Revert => boot.revert(component),
             BootAction::SelfTest => {
                 let verdict = boot.self_test(component);
-                self.machine.self_tested(verdict, now);
+                let detail = if verdict == SelfTest::FAILED {
+                    boot.detail()
+                } else {
+                    ""
+                };
+                self.machine.self_tested(verdict, detail, now);
                 return;
             }
             BootAction::Restart(why) => {
@@ -604,6 +638,8 @@ where
     }
 }
 
+/// Record numbers that are kept for a Bye.
+const RECORDS_KEPT: u64 = 64;
 /// Bytes of one read from the slot.
 const READ_LEN: usize = if cfg!(feature = "agent") {
     16 * 1024
@@ -619,6 +655,7 @@ fn key_in_force(cells: &Cells, provisioned: &DeviceKey, which: KeyUse) -> Device
     let stored = match which {
         KeyUse::Pending => cells.keys.pending.or(cells.keys.current),
         KeyUse::Current => cells.keys.current,
+        KeyUse::Provisioned => None,
     };
     DeviceKey::new(stored.unwrap_or(*provisioned.bytes()))
 }
@@ -660,6 +697,7 @@ fn convert(found: &Running) -> RunningImage {
         revert: found.revert,
         version: clipped(found.version),
         counter: found.counter,
+        unfinished: found.unfinished,
     }
 }
 

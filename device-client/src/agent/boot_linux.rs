@@ -271,6 +271,7 @@ impl Boot for LinuxBoot {
             .as_ref()
             .is_some_and(|switch| switch.step != Step::Trial)
         {
+            running.unfinished = true;
             return Ok(running);
         }
         let found = if let Some(settings) = &self.commands.running {

@@ -20,6 +20,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
+/// Record numbers that are kept for a Close: more than one batch of chunks.
+const RECORDS_KEPT: u64 = 4_096;
+
 /// How a session ended, for the record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
@@ -125,6 +128,9 @@ impl Running {
         }
         if self.session.is_greeted() && self.handle.take_woken() {
             self.look_for_work().await?;
+        }
+        if self.session.records.remaining() < RECORDS_KEPT {
+            return Err(End::Closed(CloseCode::RECORD_LIMIT));
         }
         self.check_deadlines(now)?;
         let mut moved = self.write(now)?;

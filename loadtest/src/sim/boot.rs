@@ -216,6 +216,7 @@ impl Boot for SimBoot {
             revert: Revert::SWAP,
             version: "",
             counter: 0,
+            unfinished: false,
         })
     }
 

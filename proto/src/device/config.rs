@@ -68,6 +68,8 @@ pub struct RunningImage {
     pub version: String<VERSION_MAX>,
     /// Counter that the image itself knows; 0: unknown.
     pub counter: u64,
+    /// An `activate` or `revert` was cut before its end, or failed half-way.
+    pub unfinished: bool,
 }
 
 /// What the shell knows about link and board, for Hello; it may change at any time.

@@ -12,6 +12,9 @@ pub enum KeyUse {
     Current,
     /// The one that NewKey brought.
     Pending,
+    /// The provisioned one, although a rotation has replaced it: a gateway may have been
+    /// restored from before the rotation.
+    Provisioned,
 }
 
 /// Which list a gateway's place counts in.
@@ -127,8 +130,9 @@ impl Backoff {
 
     /// The wait after a refusal, which is only a hint.
     pub(super) fn after_refusal(&mut self, retry_after_s: u16) -> u64 {
+        // Nobody has signed it: it counts for no more than the board's own longest wait.
         let told = u64::from(retry_after_s) * 1000;
-        told.min(u64::from(RECONNECT_S_MAX) * 1000) + self.next_ms()
+        told.min(self.max_ms) + self.next_ms()
     }
 
     fn draw(&mut self, most: u64) -> u64 {

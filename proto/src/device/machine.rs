@@ -11,10 +11,10 @@ use super::work::{BootAction, Work};
 use crate::code::{ByeReason, CloseCode, Reason, Refusal, SelfTest};
 use crate::frame::{Bye, GatewayFrame, Pong};
 use crate::id::{Digest, Handle, UpdateId};
-use crate::limits::{COMPONENTS_MAX, OUTBOX_DETAIL_MAX, PING_TRANSFER_S, PONG_MS_MIN, WELCOME_MS};
+use crate::limits::{COMPONENTS_MAX, PING_TRANSFER_S, PONG_MS_MIN, WELCOME_MS};
 use crate::link::DeviceKey;
 use crate::time::Millis;
-use heapless::{Deque, String, Vec};
+use heapless::{Deque, Vec};
 use sha2::{Digest as _, Sha256};
 
 /// Frames that may wait to be sent.
@@ -67,8 +67,6 @@ pub struct Machine<'c> {
     pub(super) linked: bool,
     /// A dial failed in this boot although the link was up.
     pub(super) trial_heard_link: bool,
-    /// What the boot side said of the failure that is being reverted.
-    pub(super) detail: String<OUTBOX_DETAIL_MAX>,
     pub(super) progress_due: Millis,
     pub(super) ping_s: u32,
     pub(super) facts: Facts,
@@ -84,6 +82,10 @@ pub struct Machine<'c> {
     list: GatewayList,
     place: u8,
     key: KeyUse,
+    /// Refused keys in a row; a session under the key in force ends the count.
+    refusals: u8,
+    /// The journal's identity cannot be read: images are refused.
+    pub(super) identity_lost: bool,
     pub(super) failed_dials: u32,
     pub(super) last_close: CloseCode,
     online_since: Millis,
@@ -134,7 +136,6 @@ impl<'c> Machine<'c> {
             trial_seen: now,
             linked: false,
             trial_heard_link: false,
-            detail: String::new(),
             progress_due: now,
             ping_s: config.ping_s,
             facts: Facts::default(),
@@ -149,6 +150,8 @@ impl<'c> Machine<'c> {
             list,
             place: 0,
             key,
+            refusals: 0,
+            identity_lost: false,
             failed_dials: 0,
             last_close: CloseCode::UNKNOWN,
             online_since: now,
@@ -166,6 +169,12 @@ impl<'c> Machine<'c> {
     #[must_use]
     pub const fn cells(&self) -> &Cells {
         &self.cells
+    }
+
+    /// The journal holds keys, trust or floors that cannot be read: the board dials with
+    /// what it has and refuses every update, until it is provisioned anew.
+    pub const fn lose_identity(&mut self) {
+        self.identity_lost = true;
     }
 
     /// Facts for the next Hello.
@@ -254,6 +263,9 @@ impl<'c> Machine<'c> {
                 self.trial_heard_link = true;
                 self.online_since = now;
                 self.failed_dials = 0;
+                if self.key != KeyUse::Provisioned {
+                    self.refusals = 0;
+                }
                 self.advise_ping(welcome.ping_s);
             }
             (LinkState::Online, frame) => self.handle_online_frame(frame, plaintext_len, now),
@@ -420,9 +432,14 @@ impl<'c> Machine<'c> {
 
     /// After a refused key the other one has its turn; without another, the longest wait.
     fn turn_key(&mut self, refused: bool) {
+        self.refusals = self.refusals.saturating_add(1);
+        let rotated = self.cells.keys.current.is_some();
         match (self.key, self.cells.keys.pending.is_some()) {
             (KeyUse::Current, true) => self.key = KeyUse::Pending,
-            (KeyUse::Pending, _) => self.key = KeyUse::Current,
+            (KeyUse::Pending | KeyUse::Provisioned, _) => self.key = KeyUse::Current,
+            (KeyUse::Current, false) if rotated && self.refusals >= REFUSALS_MAX => {
+                self.key = KeyUse::Provisioned;
+            }
             (KeyUse::Current, false) if refused => self.backoff.wait_longest(),
             (KeyUse::Current, false) => {}
         }
@@ -730,6 +747,8 @@ impl<'c> Machine<'c> {
     }
 }
 
+/// Refused keys in a row before the provisioned one has its turn too.
+const REFUSALS_MAX: u8 = 8;
 /// A session that held so long was no failed dial, in milliseconds.
 const HELD_MS: u64 = 5 * 60 * 1000;
 

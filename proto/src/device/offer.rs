@@ -176,6 +176,14 @@ impl Machine<'_> {
             self.restate();
             return false;
         }
+        if self.identity_lost {
+            let reason = Reason::STORAGE;
+            self.send(Out::Decline(Decline {
+                update: *update,
+                reason,
+            }));
+            return false;
+        }
         let wait = if self.cells.trial.is_some() {
             Some((Reason::ON_TRIAL, 30))
         } else if self.journal_broken {

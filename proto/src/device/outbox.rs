@@ -88,17 +88,22 @@ impl Outbox {
         if self.entries.push(Entry { sequence, said }).is_err() {
             return false;
         }
-        self.last = sequence;
         if !detail.is_empty() {
-            self.detail_of = sequence;
-            self.detail.clear();
-            for character in detail.chars() {
-                if self.detail.push(character).is_err() {
-                    break;
-                }
+            self.note(detail);
+        }
+        self.last = sequence;
+        true
+    }
+
+    /// Keeps the detail for the next entry, over a restart.
+    pub(super) fn note(&mut self, detail: &str) {
+        self.detail_of = self.last.wrapping_add(1).max(1);
+        self.detail.clear();
+        for character in detail.chars() {
+            if self.detail.push(character).is_err() {
+                break;
             }
         }
-        true
     }
 
     /// Drops an entry; the place that it had, where there was one.

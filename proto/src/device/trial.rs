@@ -38,6 +38,7 @@ impl Machine<'_> {
         let running = self.running.get(place);
         let known = running.is_some_and(|running| running.digest_from != DigestFrom::UNKNOWN);
         let runs = known && running.is_some_and(|running| running.digest == trial.image.sha256);
+        let unfinished = running.is_some_and(|running| running.unfinished);
         let by_bootloader =
             running.is_some_and(|running| running.boot_reason == BootReason::REVERT);
         let old_again = if by_bootloader {
@@ -79,13 +80,15 @@ impl Machine<'_> {
             TrialPhase::Testing => self.reverted(old_again),
             TrialPhase::Confirming if runs => self.stage = Stage::Confirming,
             TrialPhase::Confirming => self.reverted(old_again),
-            TrialPhase::Reverting if runs && trial.attempts >= BOOT_ATTEMPTS_MAX => {
+            TrialPhase::Reverting
+                if (runs || unfinished) && trial.attempts >= BOOT_ATTEMPTS_MAX =>
+            {
                 self.cells.trial = None;
                 self.dirty(Cell::Trial);
                 self.drop_claim();
                 self.end_update(Statement::FAILED, Reason::REVERT_FAILED, "");
             }
-            TrialPhase::Reverting if runs => {
+            TrialPhase::Reverting if runs || unfinished => {
                 trial.attempts = trial.attempts.saturating_add(1);
                 self.dirty(Cell::Trial);
                 self.stage = Stage::Reverting;
@@ -125,12 +128,7 @@ impl Machine<'_> {
                 };
             }
             (BootAction::Activate, Err(reason)) => {
-                self.detail = heapless::String::new();
-                for character in detail.chars() {
-                    if self.detail.push(character).is_err() {
-                        break;
-                    }
-                }
+                self.note_detail(detail);
                 self.revert(reason);
             }
             (BootAction::Confirm, Ok(_)) => self.confirmed(),
@@ -156,12 +154,13 @@ impl Machine<'_> {
         self.trial_seen = now;
     }
 
-    /// Answers [`BootAction::SelfTest`].
-    pub fn self_tested(&mut self, verdict: SelfTest, now: Millis) {
+    /// Answers [`BootAction::SelfTest`]; `detail` is what a failed test has to say.
+    pub fn self_tested(&mut self, verdict: SelfTest, detail: &str, now: Millis) {
         self.take_work();
         self.self_test = verdict;
         self.trial_seen = now;
         if verdict == SelfTest::FAILED {
+            self.note_detail(detail);
             self.revert(Reason::SELF_TEST);
         } else {
             self.stage = Stage::Trial;
@@ -215,8 +214,7 @@ impl Machine<'_> {
         if !matches!(reason, Reason::NO_CONTACT | Reason::GATEWAY_SILENT) {
             self.drop_claim();
         }
-        let detail = core::mem::take(&mut self.detail);
-        self.end_update(Statement::REVERTED, reason, &detail);
+        self.end_update(Statement::REVERTED, reason, "");
     }
 
     fn set_phase(&mut self, phase: TrialPhase) {
@@ -224,6 +222,12 @@ impl Machine<'_> {
             trial.phase = phase;
             self.dirty(Cell::Trial);
         }
+    }
+
+    /// Keeps what the boot side had to add, until the outcome is stated.
+    fn note_detail(&mut self, detail: &str) {
+        self.cells.outbox.note(detail);
+        self.dirty(Cell::Outbox);
     }
 
     /// A dial failed while an image is on trial: the budget counts it if there was a link.
