@@ -1,7 +1,7 @@
 //! The manifest: what signed images a board should end up with (spec/protocol.md section 6).
 //!
 //! [`Manifest::parse`] checks the whole layout once and keeps only slices of the input; what it returns
-//! can be read without a further error. Whether a board should take it is [`check`]'s question.
+//! can be read without a further error. Whether a board should take it is [`check()`]'s question.
 
 mod check;
 mod encode;
