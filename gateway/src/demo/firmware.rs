@@ -38,6 +38,9 @@ const TEST_DATA: &str = r#"set -e
 cmp "$DIALHOME_IMAGE" "$1/firmware"
 echo "$2  $1/firmware" | sha256sum --check --status"#;
 
+/// What runs is the installed copy, so its bytes are asked, not those that were received.
+const RUNNING: &str = r#"sha256sum "$1/firmware" | cut -d " " -f 1"#;
+
 /// The file to send.
 #[derive(Clone, Debug)]
 pub(super) struct Firmware {
@@ -88,7 +91,7 @@ impl Firmware {
         }
     }
 
-    /// The tables `[install]` and `[self_test]` of an agent that keeps its copy in `folder`.
+    /// The tables `[install]`, `[running]` and `[self_test]` of an agent that keeps its copy in `folder`.
     pub(super) fn commands(&self, folder: &Path, digest: &str) -> String {
         let (install, test) = if self.runs {
             (INSTALL_PROGRAM, TEST_PROGRAM)

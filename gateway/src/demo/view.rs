@@ -16,6 +16,15 @@ use super::site::Cli;
 /// Between two attempts to follow the events of a gateway that is down.
 const FOLLOW_AGAIN: Duration = Duration::from_millis(100);
 
+/// States that every session passes through again: lines for them would drown the others.
+const PASSING: [&str; 5] = [
+    "offered",
+    "accepted",
+    "preparing",
+    "verifying",
+    "activating",
+];
+
 /// The demo's output. Clones write to the same place.
 #[derive(Clone, Debug)]
 pub(super) struct View {
@@ -102,12 +111,14 @@ impl View {
                     if to == "confirmed" {
                         bar.set_position(size);
                     }
-                } else {
-                    let reason = if text("reason").is_empty() { "" } else { ", " };
-                    self.say(format!(
-                        "  {device}: {to}{reason}{}; {committed} of {size} bytes on flash",
-                        text("reason")
-                    ));
+                } else if !PASSING.contains(&to) {
+                    let at = match to {
+                        "transferring" => format!(" from {committed} of {size} bytes on"),
+                        _ => String::new(),
+                    };
+                    let reason = text("reason");
+                    let because = if reason.is_empty() { "" } else { ": " };
+                    self.say(format!("  {device}: {to}{at}{because}{reason}"));
                 }
             }
             _ => {}
