@@ -106,11 +106,12 @@ impl Firmware {
                 toml::Value::Array(command.into())
             )
         };
-        format!(
-            "{}\n{}",
+        [
             table("install", install),
-            table("self_test", test)
-        )
+            table("running", RUNNING),
+            table("self_test", test),
+        ]
+        .join("\n")
     }
 }
 

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dialhome_gateway::demo::process::Process;
@@ -53,6 +54,9 @@ command = ["sh", "-c", "cp \"$DIALHOME_IMAGE\" FOLDER/installed.new && mv FOLDER
 [self_test]
 command = ["sh", "-c", "cmp \"$DIALHOME_IMAGE\" FOLDER/installed"]
 "#;
+
+/// The next image's counter.
+static COUNTER: AtomicU64 = AtomicU64::new(1);
 
 /// A gateway, boards behind relays, and the operator's command line.
 pub(crate) struct Bench {
@@ -193,6 +197,11 @@ impl Bench {
             version,
         ];
         args.extend(["--key", &key, "--out", &out]);
+        // By default it is the second of signing, and two images may be signed in one.
+        let counter = COUNTER.fetch_add(1, Ordering::Relaxed).to_string();
+        if !options.contains(&"--counter") {
+            args.extend(["--counter", &counter]);
+        }
         args.extend(options);
         self.json(&args).await;
         self.json(&["image", "add", &out]).await;
