@@ -72,7 +72,7 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(&config, std::fs::Permissions::from_mode(0o600)).unwrap();
     let image: Vec<u8> = (0..1_500_000_u32)
-        .map(|byte| (byte.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .map(|byte| byte.wrapping_mul(2_654_435_761).to_be_bytes()[0])
         .collect();
     let about = Description {
         product: "lamp".into(),

@@ -1,5 +1,6 @@
 //! Which device has which session, and how to reach it.
 
+use super::clock;
 use crate::admin::{Live, LiveCounts, Presence};
 use crate::store::DeviceId;
 use dashmap::DashMap;
@@ -22,6 +23,9 @@ pub(super) struct Handle {
     pub(super) generation: u64,
     pub(super) peer: SocketAddr,
     since: Timestamp,
+    /// When the board was heard last, and the interval at which it must be, in milliseconds.
+    heard: AtomicU64,
+    ping_ms: AtomicU64,
     notify: Notify,
     woken: AtomicBool,
     close: AtomicU8,
@@ -33,10 +37,24 @@ impl Handle {
             generation,
             peer,
             since: crate::store::now(),
+            heard: AtomicU64::new(clock().0),
+            ping_ms: AtomicU64::new(u64::MAX),
             notify: Notify::new(),
             woken: AtomicBool::new(false),
             close: AtomicU8::new(0),
         }
+    }
+
+    /// The board was heard, and will be again within its ping interval.
+    pub(super) fn heard(&self, ping_s: u32) {
+        self.heard.store(clock().0, Ordering::Relaxed);
+        self.ping_ms.store(u64::from(ping_s) * 1000, Ordering::Relaxed);
+    }
+
+    /// Whether the board has missed its interval; the session ends when it misses half of another.
+    fn is_silent(&self) -> bool {
+        let quiet = clock().0.saturating_sub(self.heard.load(Ordering::Relaxed));
+        quiet > self.ping_ms.load(Ordering::Relaxed)
     }
 
     /// Resolves when something changed for the session.
@@ -166,7 +184,7 @@ impl Live for Registry {
         if let Some(handle) = self.sessions.get(device) {
             return Presence {
                 online: true,
-                state: "online",
+                state: if handle.is_silent() { "silent" } else { "online" },
                 since: Some(handle.since),
                 transport: Some("tcp"),
                 peer: Some(handle.peer.to_string()),

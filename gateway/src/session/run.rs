@@ -254,6 +254,7 @@ impl Running {
             .session
             .handle_frame(frame, now)
             .map_err(|fault| End::Closed(fault.0))?;
+        self.handle.heard(self.session.ping_s());
         match (verdict, frame) {
             (Verdict::Greet, DeviceFrame::Hello(hello)) => Box::pin(self.greet(hello)).await,
             (Verdict::Pong(nonce), _) => self.send(&Pong { nonce }.into()),
