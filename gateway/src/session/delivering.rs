@@ -6,7 +6,7 @@ use crate::image::store::Image;
 use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason};
 use dialhome_proto::frame::{ACK_NOW, Chunk, NewKey, Offer, Resume, SetGateways};
-use dialhome_proto::gateway::{self, ChunkRange, Command, Delivery, Plan, Record};
+use dialhome_proto::gateway::{self, Awaits, ChunkRange, Command, Delivery, Plan, Record};
 use dialhome_proto::id::{Digest, UpdateId};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +30,7 @@ impl Running {
     /// Looks at what there is to do for the device, after a change or a greeting.
     pub(super) async fn look_for_work(&mut self) -> Result<(), End> {
         let work = self.gateway.store.work(&self.device);
-        if work.pending_key && !self.told_key && self.key.which == crate::store::WhichKey::Current {
+        if work.pending_key && !self.told_key && self.key_is_current {
             let pending = self
                 .gateway
                 .store
@@ -161,7 +161,7 @@ impl Running {
     /// Carries out what the delivery asks for; true where something was done.
     pub(super) async fn deliver(&mut self) -> Result<bool, End> {
         let mut moved = false;
-        while self.has_room() {
+        while self.has_room() || self.must_record() {
             let Some(delivering) = &mut self.delivering else {
                 return Ok(moved);
             };
@@ -224,6 +224,12 @@ impl Running {
             }
         }
         Ok(moved)
+    }
+
+    /// Whether a state waits to be recorded: that goes first, however much waits to be written.
+    fn must_record(&self) -> bool {
+        let delivering = self.delivering.as_ref();
+        delivering.is_some_and(|delivering| delivering.delivery.awaits() == Awaits::Record)
     }
 
     /// Makes a change of state durable before the delivery goes on.

@@ -48,7 +48,8 @@ impl Handle {
     /// The board was heard, and will be again within its ping interval.
     pub(super) fn heard(&self, ping_s: u32) {
         self.heard.store(clock().0, Ordering::Relaxed);
-        self.ping_ms.store(u64::from(ping_s) * 1000, Ordering::Relaxed);
+        self.ping_ms
+            .store(u64::from(ping_s) * 1000, Ordering::Relaxed);
     }
 
     /// Whether the board has missed its interval; the session ends when it misses half of another.
@@ -184,7 +185,11 @@ impl Live for Registry {
         if let Some(handle) = self.sessions.get(device) {
             return Presence {
                 online: true,
-                state: if handle.is_silent() { "silent" } else { "online" },
+                state: if handle.is_silent() {
+                    "silent"
+                } else {
+                    "online"
+                },
                 since: Some(handle.since),
                 transport: Some("tcp"),
                 peer: Some(handle.peer.to_string()),

@@ -54,6 +54,8 @@ pub(super) struct Running {
     pub(super) board: Board,
     pub(super) delivering: Option<Box<Delivering>>,
     pub(super) busy: Option<Box<Busy>>,
+    /// The session's key is the one in force, or has become it.
+    pub(super) key_is_current: bool,
     pub(super) told_key: bool,
     pub(super) told_gateways: bool,
     stream: TcpStream,
@@ -68,6 +70,7 @@ impl Running {
         key: Arc<KeyRecord>,
         handle: Arc<Handle>,
     ) -> Self {
+        let key_is_current = key.which == WhichKey::Current;
         Self {
             gateway,
             device: key.device.clone(),
@@ -77,6 +80,7 @@ impl Running {
             board: Board::default(),
             delivering: None,
             busy: None,
+            key_is_current,
             told_key: false,
             told_gateways: false,
             stream,
@@ -283,6 +287,7 @@ impl Running {
                 .retire_old_key(&self.device)
                 .await
                 .map_err(|fault| self.store_failed(&fault))?;
+            self.key_is_current = true;
         }
         let duplicate = self.gateway.registry.take_over(&self.device, &self.handle);
         if let Some(code) = self.handle.close_asked() {
@@ -303,7 +308,9 @@ impl Running {
         let time_s = u64::try_from(crate::store::now().as_second()).unwrap_or(0);
         self.send(&Welcome { time_s, ping_s: 0 }.into())?;
         tracing::info!(device = %self.device, peer = %self.handle.peer, "online");
-        self.look_for_work().await
+        // What the board restates behind its Hello is heard before anything is offered.
+        self.handle.wake();
+        Ok(())
     }
 
     /// Why a session must end when the store refused or failed.

@@ -49,7 +49,16 @@ impl Running {
             Statement::FAILED => State::Failed,
             Statement::CANCELED => State::Canceled,
             // What passes is of interest to a delivery only.
-            _ => return Ok(()),
+            _ if report.sequence == 0 => return Ok(()),
+            // A later version's outcome: kept as it was said.
+            unknown => {
+                let change = Change {
+                    reason: Some(format!("stated_{unknown}")),
+                    stated: true,
+                    ..Change::default()
+                };
+                return self.record(report.update, change).await;
+            }
         };
         let known = self
             .gateway
@@ -100,7 +109,9 @@ impl Running {
             // The board dials again at once, with the new key.
             return Err(End::Closed(CloseCode::REKEY));
         }
-        Ok(())
+        // A key that this gateway never made, or no longer knows: the board is to forget it.
+        let sequence = stored.sequence;
+        self.send(&Settled { sequence }.into())
     }
 
     async fn handle_gateways_stored(&mut self, stored: &GatewaysStored) -> Result<(), End> {

@@ -435,17 +435,17 @@ impl<'c> Machine<'c> {
         self.refusals = self.refusals.saturating_add(1);
         let rotated = self.cells.keys.current.is_some();
         match (self.key, self.cells.keys.pending.is_some()) {
-            (KeyUse::Current, true) => self.key = KeyUse::Pending,
-            (KeyUse::Pending | KeyUse::Provisioned, _) => self.key = KeyUse::Current,
-            (KeyUse::Current, false) if rotated && self.refusals >= REFUSALS_MAX => {
+            (KeyUse::Current, _) if rotated && self.refusals >= REFUSALS_MAX => {
                 self.key = KeyUse::Provisioned;
             }
+            (KeyUse::Current | KeyUse::Provisioned, true) => self.key = KeyUse::Pending,
+            (KeyUse::Pending, _) | (KeyUse::Provisioned, false) => self.key = KeyUse::Current,
             (KeyUse::Current, false) if refused => self.backoff.wait_longest(),
             (KeyUse::Current, false) => {}
         }
     }
 
-    /// In order through the stored list, then once the first of the provisioned one, and over again.
+    /// In order through the stored list, then once through the provisioned one, and over again.
     fn next_gateway(&mut self) {
         let count = match self.list {
             GatewayList::Stored => self.cells.gateways,
@@ -640,12 +640,13 @@ impl<'c> Machine<'c> {
         let Some(said) = self.unstate(sequence) else {
             return;
         };
-        if let (Said::KeyStored { .. }, KeyUse::Pending, Some(pending)) =
-            (said, self.key, self.cells.keys.pending)
-        {
-            self.cells.keys.current = Some(pending);
+        if let (Said::KeyStored { .. }, Some(pending)) = (said, self.cells.keys.pending) {
+            // Under another key it means that the gateway does not know the pending one.
+            if self.key == KeyUse::Pending {
+                self.cells.keys.current = Some(pending);
+                self.key = KeyUse::Current;
+            }
             self.cells.keys.pending = None;
-            self.key = KeyUse::Current;
             self.dirty(Cell::Keys);
         }
         self.state_pending_key();
