@@ -46,7 +46,7 @@ pub struct Manners {
     pub delay_ms: u64,
     /// Up to so much more for each piece.
     pub jitter_ms: u64,
-    /// Chance that a piece stalls, and for how long at the most, in milliseconds.
+    /// Chance that what is sent at once stalls, and for how long at the most, in milliseconds.
     pub stall: (f64, u64),
     /// Pieces are at most so long, in bytes.
     pub piece: usize,
@@ -95,6 +95,15 @@ impl Conn {
             Way::Down => &mut self.down,
         }
     }
+
+    /// Whether nothing will come of it any more.
+    fn is_over(&self, now: u64) -> bool {
+        let is_dead = |pipe: &Pipe| {
+            pipe.under_way.is_empty()
+                && (pipe.is_silent || pipe.end_at.is_some_and(|end| end <= now))
+        };
+        self.is_reset || (is_dead(&self.up) && is_dead(&self.down))
+    }
 }
 
 /// Every connection between the board and the gateway.
@@ -117,6 +126,8 @@ pub struct Net {
     /// Bytes that arrived, up and down, over all connections.
     pub bytes: (u64, u64),
     conns: Vec<Conn>,
+    /// Those before it are over.
+    first: usize,
     waiting: VecDeque<usize>,
     rng: SmallRng,
 }
@@ -135,6 +146,7 @@ impl Net {
             dialed: Vec::new(),
             bytes: (0, 0),
             conns: Vec::new(),
+            first: 0,
             waiting: VecDeque::new(),
             rng: SmallRng::seed_from_u64(seed),
         }
@@ -196,6 +208,11 @@ impl Net {
             }
             *after -= u64::try_from(passing).expect("fits");
         }
+        let stall = if self.rng.random_bool(manners.stall.0) {
+            self.rng.random_range(0..=manners.stall.1)
+        } else {
+            0
+        };
         let pipe = conn.pipe(way);
         pipe.total += u64::try_from(taken).expect("fits");
         pipe.in_pipe += taken;
@@ -207,12 +224,9 @@ impl Net {
                     .random_range(1..=manners.piece.min(rest.len()).max(1));
                 let (piece, more) = rest.split_at(len);
                 rest = more;
-                let mut due = now + manners.delay_ms;
+                let mut due = now + manners.delay_ms + stall;
                 if manners.jitter_ms > 0 {
                     due += self.rng.random_range(0..=manners.jitter_ms);
-                }
-                if self.rng.random_bool(manners.stall.0) {
-                    due += self.rng.random_range(0..=manners.stall.1);
                 }
                 due = due.max(pipe.last_due);
                 pipe.last_due = due;
@@ -306,16 +320,14 @@ impl Net {
         (len > 0 || !at_end).then_some(len)
     }
 
-    /// When something arrives that has not yet, in connections from this one on.
-    #[must_use]
-    pub fn next_arrival(&self, from: usize) -> Option<u64> {
-        let pipes = self
-            .conns
-            .iter()
-            .skip(from)
-            .flat_map(|conn| [&conn.up, &conn.down]);
-        let times =
-            pipes.flat_map(|pipe| [pipe.under_way.front().map(|(due, _)| *due), pipe.end_at]);
+    /// When something arrives that has not yet.
+    pub fn next_arrival(&mut self) -> Option<u64> {
+        while self.conns.get(self.first).is_some_and(|conn| conn.is_over(self.now)) {
+            self.first += 1;
+        }
+        let live = self.conns.iter().skip(self.first);
+        let pipes = live.flat_map(|conn| [&conn.up, &conn.down]);
+        let times = pipes.flat_map(|pipe| [pipe.under_way.front().map(|(due, _)| *due), pipe.end_at]);
         times.flatten().filter(|due| *due > self.now).min()
     }
 

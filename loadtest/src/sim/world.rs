@@ -129,7 +129,7 @@ pub struct World {
     start_at: Option<(u64, BootReason)>,
     gate_at: Option<u64>,
     crash_at: Option<u64>,
-    first_conn: usize,
+    idle_steps: u32,
 }
 
 /// The key that every simulated board is provisioned with.
@@ -181,7 +181,7 @@ impl World {
             start_at: Some((0, BootReason::POWER_ON)),
             gate_at: Some(0),
             crash_at: None,
-            first_conn: 0,
+            idle_steps: 0,
         }
     }
 
@@ -248,7 +248,6 @@ impl World {
         self.kills += 1;
         let mut net = self.net.borrow_mut();
         net.reset_all();
-        self.first_conn = net.connections();
         net.gateway_up = false;
         let (least, most) = self.outage_ms;
         self.gate_at = Some(self.now + self.rng.random_range(least..=most));
@@ -349,8 +348,11 @@ impl World {
                     Rc::clone(&self.library),
                 ));
             }
-            if self.crash_at.is_some_and(|at| at <= self.now) && !self.images.borrow().is_final() {
-                self.cut_power();
+            if self.crash_at.is_some_and(|at| at <= self.now) {
+                self.crash_at = None;
+                if !self.images.borrow().is_final() {
+                    self.cut_power();
+                }
             }
             let arrivals = self.net.borrow().bytes;
             if let Some(client) = &mut self.client {
@@ -415,7 +417,7 @@ impl World {
 
     /// Goes to the next event, at most to `until`; false: the time is up.
     pub fn step(&mut self, until: u64) -> bool {
-        let arrival = self.net.borrow().next_arrival(self.first_conn);
+        let arrival = self.net.borrow_mut().next_arrival();
         let board = self.board_due.filter(|_| self.client.is_some());
         let next = [
             arrival,
@@ -434,7 +436,16 @@ impl World {
             self.settle();
             return false;
         }
-        self.now = next.max(self.now);
+        if next > self.now {
+            self.now = next;
+            self.idle_steps = 0;
+        }
+        self.idle_steps += 1;
+        assert!(
+            self.idle_steps < POLLS_MAX,
+            "the clock does not move on: {}",
+            self.describe()
+        );
         self.settle();
         true
     }
