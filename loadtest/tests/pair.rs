@@ -26,7 +26,8 @@ fn pick<T: Copy>(rng: &mut SmallRng, of: &[T]) -> T {
 }
 
 fn setup(seed: u64, rng: &mut SmallRng) -> Setup {
-    let (write_unit, erase_unit) = pick(rng, &[(1, 1), (4, 256), (64, 256), (256, 4096), (64, 1024)]);
+    let (write_unit, erase_unit) =
+        pick(rng, &[(1, 1), (4, 256), (64, 256), (256, 4096), (64, 1024)]);
     let window = u32::max(erase_unit, pick(rng, &[512, 1024, 4096, 16_384, 5000]));
     let is_hostile = rng.random_bool(0.8);
     let manners = if is_hostile {
@@ -36,7 +37,10 @@ fn setup(seed: u64, rng: &mut SmallRng) -> Setup {
             stall: (rng.random_range(0.0..0.05), rng.random_range(1..90_000)),
             piece: pick(rng, &[1, 7, 100, 1500, 60_000]),
             room: pick(rng, &[64, 1000, 20_000, 200_000]),
-            cut: (rng.random_range(0.0..0.95), pick(rng, &[200, 2000, 20_000, 80_000])),
+            cut: (
+                rng.random_range(0.0..0.95),
+                pick(rng, &[200, 2000, 20_000, 80_000]),
+            ),
         }
     } else {
         Manners::GOOD
@@ -53,7 +57,15 @@ fn setup(seed: u64, rng: &mut SmallRng) -> Setup {
             claim_every: pick(rng, &[1, 4096, 20_000]),
         },
         is_file: rng.random_bool(0.5),
-        loader: pick(rng, &[Loader::Patient, Loader::Patient, Loader::Strict, Loader::Direct]),
+        loader: pick(
+            rng,
+            &[
+                Loader::Patient,
+                Loader::Patient,
+                Loader::Strict,
+                Loader::Direct,
+            ],
+        ),
         manners,
         backoff_ms: pick(rng, &[(20, 1000), (1000, 900_000), (1000, 60_000)]),
         torn_lands: rng.random_bool(0.5),
@@ -121,7 +133,11 @@ fn apply(world: &mut World, fault: Fault) {
         Fault::Silence => world.net.borrow_mut().silence_all(),
         Fault::Cancel => {
             let mut store = world.store.borrow_mut();
-            if let Some(update) = store.updates.iter_mut().find(|update| !update.state.is_final()) {
+            if let Some(update) = store
+                .updates
+                .iter_mut()
+                .find(|update| !update.state.is_final())
+            {
                 update.cancel = true;
             }
         }
@@ -215,7 +231,9 @@ fn check_outcome(
     check_end(world, &what);
     let store = world.store.borrow();
     let first = &store.updates[0];
-    let canceled = faults.iter().any(|(_, fault)| matches!(fault, Fault::Cancel));
+    let canceled = faults
+        .iter()
+        .any(|(_, fault)| matches!(fault, Fault::Cancel));
     let expected: &[Reason] = match (nature, loader) {
         (Nature::Good, _) => &[],
         (Nature::FailsSelfTest, _) | (Nature::Crashes, Loader::Direct) => &[Reason::SELF_TEST],
@@ -242,7 +260,9 @@ fn check_outcome(
     }
     // A session that a stall made too slow was cut by one of its ends.
     let cuts = u64::try_from(world.net.borrow().connections()).unwrap();
-    let calm = !faults.iter().any(|(_, fault)| matches!(fault, Fault::PowerCut));
+    let calm = !faults
+        .iter()
+        .any(|(_, fault)| matches!(fault, Fault::PowerCut));
     if calm && world.power_cuts == 0 {
         assert!(
             first.counters.resent <= 2 * window * cuts,
@@ -251,7 +271,9 @@ fn check_outcome(
             world.describe()
         );
     }
-    let rotated = faults.iter().any(|(_, fault)| matches!(fault, Fault::NewKey));
+    let rotated = faults
+        .iter()
+        .any(|(_, fault)| matches!(fault, Fault::NewKey));
     let ours = if rotated { [0x77; 32] } else { KEY };
     assert_eq!(store.key, ours);
     let keys = &world.client().unwrap().machine().cells().keys;
@@ -262,11 +284,16 @@ fn check_outcome(
 #[test]
 fn seeds_end_in_an_outcome_that_is_true() {
     let library = library(9_000);
-    if let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
+    if let Some(seed) = std::env::var("SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+    {
         run(seed, &library, true).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         return;
     }
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok());
+    let seeds = std::env::var("SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok());
     let seeds = 0..seeds.unwrap_or(SEEDS);
     let failed: Vec<u64> = seeds
         .filter(|seed| run(*seed, &library, false).is_err())

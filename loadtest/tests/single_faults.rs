@@ -22,7 +22,11 @@ fn small() -> Setup {
 fn the_link_is_cut_at_every_byte_in_each_direction() {
     let library = library(1500);
     let mut clean = one_update(small(), &library, Nature::Good);
-    assert!(clean.run_until(DAY, World::is_at_rest), "{}", clean.describe());
+    assert!(
+        clean.run_until(DAY, World::is_at_rest),
+        "{}",
+        clean.describe()
+    );
     let (up, down) = clean.net.borrow().bytes;
     let mut runs = 0;
     for (way, total) in [(Way::Up, up), (Way::Down, down)] {
@@ -31,7 +35,11 @@ fn the_link_is_cut_at_every_byte_in_each_direction() {
         for (after, how) in cuts {
             let seed = after;
             let mut world = one_update(Setup { seed, ..small() }, &library, Nature::Good);
-            world.net.borrow_mut().cuts.push_back(Cut { way, after, how });
+            world
+                .net
+                .borrow_mut()
+                .cuts
+                .push_back(Cut { way, after, how });
             let done = world.run_until(DAY, World::is_at_rest);
             let what = format!("{way:?} {how:?} after {after}");
             assert!(done, "{what}: {}", world.describe());
@@ -59,7 +67,9 @@ fn the_link_is_cut_at_every_byte_in_each_direction() {
 fn the_boards_power_is_cut_in_every_step() {
     for nature in Nature::ALL {
         for loader in [Loader::Patient, Loader::Strict, Loader::Direct] {
-            for (is_file, torn_lands) in [(false, false), (false, true), (true, false), (true, true)] {
+            for (is_file, torn_lands) in
+                [(false, false), (false, true), (true, false), (true, true)]
+            {
                 power_cuts(nature, loader, is_file, torn_lands);
             }
         }
@@ -75,7 +85,11 @@ fn power_cuts(nature: Nature, loader: Loader, is_file: bool, torn_lands: bool) {
         ..small()
     };
     let mut clean = one_update(setup.clone(), &library, nature);
-    assert!(clean.run_until(DAY, World::is_at_rest), "{}", clean.describe());
+    assert!(
+        clean.run_until(DAY, World::is_at_rest),
+        "{}",
+        clean.describe()
+    );
     let expected = common::outcome(&clean);
     for step in 0..clean.power.steps() {
         let mut world = one_update(
@@ -107,7 +121,11 @@ fn the_gateway_is_killed_at_every_command() {
     for nature in Nature::ALL {
         let library = library(1500);
         let mut clean = one_update(small(), &library, nature);
-        assert!(clean.run_until(DAY, World::is_at_rest), "{}", clean.describe());
+        assert!(
+            clean.run_until(DAY, World::is_at_rest),
+            "{}",
+            clean.describe()
+        );
         let expected = common::outcome(&clean);
         let steps = clean.store.borrow().steps;
         for step in 0..steps {
@@ -127,7 +145,10 @@ fn the_gateway_is_killed_at_every_command() {
             common::check_end(&world, &what);
             let outcome = common::outcome(&world);
             if nature == Nature::CrashesLater {
-                assert!(matches!(outcome.0, State::Reverted | State::Confirmed), "{what}");
+                assert!(
+                    matches!(outcome.0, State::Reverted | State::Confirmed),
+                    "{what}"
+                );
             } else {
                 assert_eq!(outcome, expected, "{what}: {}", world.describe());
             }

@@ -268,6 +268,14 @@ impl Gate {
             }
             .into(),
         );
+        // The list that the board dials counts, whether or not its statement arrives.
+        if !self
+            .store
+            .borrow_mut()
+            .gateways_stored(hello.gateways_epoch)
+        {
+            return;
+        }
         let mut plaintext = vec![0; BOARD_RECORD_MAX];
         let len = frame.encode(&mut plaintext).expect("it came in a record");
         debug_assert!(!hello.components.is_empty(), "a consistent Hello has one");

@@ -322,12 +322,17 @@ impl Net {
 
     /// When something arrives that has not yet.
     pub fn next_arrival(&mut self) -> Option<u64> {
-        while self.conns.get(self.first).is_some_and(|conn| conn.is_over(self.now)) {
+        while self
+            .conns
+            .get(self.first)
+            .is_some_and(|conn| conn.is_over(self.now))
+        {
             self.first += 1;
         }
         let live = self.conns.iter().skip(self.first);
         let pipes = live.flat_map(|conn| [&conn.up, &conn.down]);
-        let times = pipes.flat_map(|pipe| [pipe.under_way.front().map(|(due, _)| *due), pipe.end_at]);
+        let times =
+            pipes.flat_map(|pipe| [pipe.under_way.front().map(|(due, _)| *due), pipe.end_at]);
         times.flatten().filter(|due| *due > self.now).min()
     }
 

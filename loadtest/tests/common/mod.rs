@@ -67,7 +67,10 @@ pub fn check_end(world: &World, what: &str) {
         world.describe()
     );
     assert!(
-        world.library.iter().any(|image| image.bytes == images.running()),
+        world
+            .library
+            .iter()
+            .any(|image| image.bytes == images.running()),
         "{what}: a mixed image runs"
     );
     for update in &store.updates {
