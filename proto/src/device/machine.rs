@@ -95,6 +95,13 @@ pub struct Machine<'c> {
     rtt_ms: u64,
 }
 
+// The board's memory rests on these (spec/limits.md); 32-bit boards need less.
+const _: () = assert!(size_of::<Machine<'static>>() <= 2_720);
+const _: () = assert!(size_of::<Cells>() <= 1_192);
+const _: () = assert!(size_of::<Stage>() <= 88);
+const _: () = assert!(size_of::<LinkState>() <= 16);
+const _: () = assert!(size_of::<Out>() <= 64);
+
 impl<'c> Machine<'c> {
     /// Starts after a boot: `cells` from the journal (their `images` as long as the
     /// configuration's components), `running` what runs, in the same order; `seed`

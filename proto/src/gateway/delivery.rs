@@ -436,14 +436,20 @@ impl Delivery {
         }
         match self.stage {
             Stage::Offering { .. }
+            | Stage::Deferred { .. }
+            | Stage::Proving { .. }
             | Stage::Transferring { .. }
             | Stage::Verifying { .. }
+            | Stage::Staged
             | Stage::ActivateSent { .. } => {
                 let until = now.after(u64::from(defer.for_s.clamp(1, DEFER_S_MAX)) * 1000);
                 self.enter(Stage::Deferred { until }, State::Deferred, defer.reason);
                 Ok(())
             }
-            Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => Ok(()),
+            // It crossed with our wish to ask anew, or to cancel.
+            Stage::Asking { .. } | Stage::ToCancel | Stage::Canceling { .. } | Stage::Ended => {
+                Ok(())
+            }
             _ => Err(Fault(CloseCode::FRAME_NOT_ALLOWED)),
         }
     }
@@ -535,10 +541,20 @@ impl Delivery {
         }
         let reason = report.reason;
         match report.state {
+            _ if matches!(self.stage, Stage::Ended) => {}
+            // Only a transfer ends so; it never takes back what came after it.
             Statement::STAGED => match self.stage {
-                Stage::Ended | Stage::ToCancel | Stage::Canceling { .. } => {}
-                _ => self.enter(Stage::Staged, State::Staged, reason),
+                Stage::Offering { .. }
+                | Stage::Proving { .. }
+                | Stage::Transferring { .. }
+                | Stage::Verifying { .. } => self.enter(Stage::Staged, State::Staged, reason),
+                _ => {}
             },
+            Statement::ACTIVATING
+                if matches!(
+                    self.stage,
+                    Stage::Trial | Stage::Well | Stage::Confirming { .. }
+                ) => {}
             Statement::ACTIVATING => {
                 self.cancel = false;
                 self.enter(

@@ -45,6 +45,11 @@ pub struct Sending {
     due: Option<Millis>,
 }
 
+const _: () = assert!(
+    size_of::<Sending>() <= 48,
+    "part of the limit that spec/limits.md gives for a delivery"
+);
+
 impl Sending {
     /// Starts where the board's Accept stands; `chunk` and `unit` are the full
     /// chunk and the board's write unit, in bytes, `rtt_ms` a round trip.

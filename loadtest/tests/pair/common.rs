@@ -1,5 +1,4 @@
 //! What the pair tests share.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use dialhome_loadtest::sim::boot::Nature;
 use dialhome_loadtest::sim::fixture::Image;
@@ -11,15 +10,15 @@ use dialhome_proto::manifest::TrialBudget;
 use std::rc::Rc;
 
 /// A day, in milliseconds.
-pub const DAY: u64 = 24 * 3600 * 1000;
+pub(crate) const DAY: u64 = 24 * 3600 * 1000;
 
 /// An old image, and one of each nature.
-pub fn library(size: usize) -> Rc<Vec<Image>> {
+pub(crate) fn library(size: usize) -> Rc<Vec<Image>> {
     library_with(size, TrialBudget::default())
 }
 
 /// As `library`, with a trial budget.
-pub fn library_with(size: usize, budget: TrialBudget) -> Rc<Vec<Image>> {
+pub(crate) fn library_with(size: usize, budget: TrialBudget) -> Rc<Vec<Image>> {
     let mut images = vec![Image::new(Nature::Good, 1100, 1, budget, 1)];
     for (place, nature) in Nature::ALL.into_iter().enumerate() {
         let counter = 2 + u64::try_from(place).unwrap();
@@ -29,12 +28,12 @@ pub fn library_with(size: usize, budget: TrialBudget) -> Rc<Vec<Image>> {
 }
 
 /// The place of the image of this nature in the library.
-pub fn place_of(nature: Nature) -> usize {
+pub(crate) fn place_of(nature: Nature) -> usize {
     1 + usize::from(nature.mark())
 }
 
 /// A world in which this image was pushed.
-pub fn one_update(setup: Setup, library: &Rc<Vec<Image>>, nature: Nature) -> World {
+pub(crate) fn one_update(setup: Setup, library: &Rc<Vec<Image>>, nature: Nature) -> World {
     let world = World::new(setup, Rc::clone(library));
     let plan = library[place_of(nature)].plan(update_id(1));
     world.store.borrow_mut().push(plan);
@@ -42,13 +41,13 @@ pub fn one_update(setup: Setup, library: &Rc<Vec<Image>>, nature: Nature) -> Wor
 }
 
 /// How the first update ended.
-pub fn outcome(world: &World) -> (State, Reason) {
+pub(crate) fn outcome(world: &World) -> (State, Reason) {
     let store = world.store.borrow();
     (store.updates[0].state, store.updates[0].reason)
 }
 
 /// What must be true after every run.
-pub fn check_end(world: &World, what: &str) {
+pub(crate) fn check_end(world: &World, what: &str) {
     let store = world.store.borrow();
     let images = world.images.borrow();
     let confirmed = store

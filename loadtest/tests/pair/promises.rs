@@ -1,8 +1,6 @@
 //! One promise a test: proven resume, honest outcomes, trial budgets, keys that are never lost.
 
-mod common;
-
-use common::{DAY, check_end, library, library_with, one_update, outcome, place_of};
+use crate::common::{DAY, check_end, library, library_with, one_update, outcome, place_of};
 use dialhome_loadtest::sim::boot::{Loader, Nature};
 use dialhome_loadtest::sim::fixture::gateways;
 use dialhome_loadtest::sim::gate::update_id;

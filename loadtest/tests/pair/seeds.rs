@@ -1,9 +1,7 @@
 //! Both real machines against each other, thousands of seeds a run. `SEEDS=N` sets how
 //! many, `SEED=N` runs one and prints what happened.
 
-mod common;
-
-use common::{DAY, check_end, library, place_of};
+use crate::common::{DAY, check_end, library, place_of};
 use dialhome_loadtest::sim::boot::{Loader, Nature};
 use dialhome_loadtest::sim::fixture::{Image, gateways};
 use dialhome_loadtest::sim::gate::update_id;

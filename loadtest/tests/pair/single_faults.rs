@@ -1,9 +1,7 @@
 //! One fault at a time, everywhere: the link cut at every byte of an update in each
 //! direction, the board's power at every step of its storage, the gateway at every command.
 
-mod common;
-
-use common::{DAY, library, one_update};
+use crate::common::{DAY, library, one_update};
 use dialhome_loadtest::sim::boot::{Loader, Nature};
 use dialhome_loadtest::sim::net::{Break, Cut, Way};
 use dialhome_loadtest::sim::world::{Setup, World};
@@ -90,7 +88,7 @@ fn power_cuts(nature: Nature, loader: Loader, is_file: bool, torn_lands: bool) {
         "{}",
         clean.describe()
     );
-    let expected = common::outcome(&clean);
+    let expected = crate::common::outcome(&clean);
     for step in 0..clean.power.steps() {
         let mut world = one_update(
             Setup {
@@ -105,8 +103,8 @@ fn power_cuts(nature: Nature, loader: Loader, is_file: bool, torn_lands: bool) {
         let what = format!("{nature:?} {loader:?} file {is_file} lands {torn_lands} step {step}");
         assert!(done, "{what}: {}", world.describe());
         assert!(world.power_cuts >= 1, "{what}");
-        common::check_end(&world, &what);
-        let (state, reason) = common::outcome(&world);
+        crate::common::check_end(&world, &what);
+        let (state, reason) = crate::common::outcome(&world);
         // A strict bootloader goes back from an image that was not confirmed, and one that
         // crashes later may be confirmed before that.
         let either = loader == Loader::Strict || nature == Nature::CrashesLater;
@@ -126,7 +124,7 @@ fn the_gateway_is_killed_at_every_command() {
             "{}",
             clean.describe()
         );
-        let expected = common::outcome(&clean);
+        let expected = crate::common::outcome(&clean);
         let steps = clean.store.borrow().steps;
         for step in 0..steps {
             let mut world = one_update(
@@ -142,8 +140,8 @@ fn the_gateway_is_killed_at_every_command() {
             let what = format!("{nature:?} step {step}");
             assert!(done, "{what}: {}", world.describe());
             assert_eq!(world.kills, 1, "{what}");
-            common::check_end(&world, &what);
-            let outcome = common::outcome(&world);
+            crate::common::check_end(&world, &what);
+            let outcome = crate::common::outcome(&world);
             if nature == Nature::CrashesLater {
                 assert!(
                     matches!(outcome.0, State::Reverted | State::Confirmed),
