@@ -159,6 +159,7 @@ fn running(digest: Digest, digest_from: DigestFrom, boot_reason: BootReason) -> 
         revert: Revert::SWAP,
         version: heapless::String::new(),
         counter: 1,
+        unfinished: false,
     }
 }
 
@@ -257,7 +258,7 @@ impl Board {
                 self.machine.worked(Ok(()), NOW);
             }
             Work::HangUp => self.machine.hung_up(NOW),
-            Work::Boot(BootAction::SelfTest) => self.machine.self_tested(SelfTest::PASSED, NOW),
+            Work::Boot(BootAction::SelfTest) => self.machine.self_tested(SelfTest::PASSED, "", NOW),
             Work::Boot(_) | Work::Dial { .. } => panic!("{work:?} is for a test to answer"),
             _ => self.machine.worked(Ok(()), NOW),
         }
@@ -750,7 +751,7 @@ fn fails(board: &mut Board, work: Work) {
             let record = board.record.clone();
             board.machine.check_gateways(&record, &mut Finds(false));
         }
-        Work::Boot(BootAction::SelfTest) => board.machine.self_tested(SelfTest::FAILED, NOW),
+        Work::Boot(BootAction::SelfTest) => board.machine.self_tested(SelfTest::FAILED, "", NOW),
         Work::Boot(BootAction::Look) => board.machine.looked(unknown(), NOW),
         Work::Boot(_) => board.machine.booted(Err(Reason::INSTALL_FAILED), "", NOW),
         _ => board.machine.worked(Err(Reason::STORAGE), NOW),
@@ -759,7 +760,7 @@ fn fails(board: &mut Board, work: Work) {
 
 fn works(board: &mut Board, work: Work) {
     match work {
-        Work::Boot(BootAction::SelfTest) => board.machine.self_tested(SelfTest::PASSED, NOW),
+        Work::Boot(BootAction::SelfTest) => board.machine.self_tested(SelfTest::PASSED, "", NOW),
         Work::Boot(BootAction::Look) => board.machine.looked(new(), NOW),
         Work::Boot(_) => board.machine.booted(Ok(true), "", NOW),
         other => board.carry_out(other),
@@ -769,7 +770,7 @@ fn works(board: &mut Board, work: Work) {
 fn works_without_restart(board: &mut Board, work: Work) {
     match work {
         Work::Boot(BootAction::Look) => board.machine.looked(old(), NOW),
-        Work::Boot(BootAction::SelfTest) => board.machine.self_tested(SelfTest::NOT_RUN, NOW),
+        Work::Boot(BootAction::SelfTest) => board.machine.self_tested(SelfTest::NOT_RUN, "", NOW),
         Work::Boot(_) => board.machine.booted(Ok(false), "", NOW),
         other => board.carry_out(other),
     }
