@@ -31,7 +31,7 @@ struct Stand {
 }
 
 fn start(stand: Stand) -> Delivery {
-    let hello = crate::device::hello(|hello| {
+    let hello = crate::board::hello(|hello| {
         let component = &mut hello.components[0];
         component.claim = stand.claims.then_some(Claim {
             manifest: PLAN.manifest,

@@ -1,6 +1,7 @@
 //! The state x event tables of `spec/states.md`, made by driving the real machines into
 //! each state and giving them each event. `UPDATE=1` writes them into the page.
 
+mod board;
 mod delivery;
 mod device;
 mod session;

@@ -13,8 +13,8 @@ use dialhome_proto::time::Millis;
 const UPDATE: UpdateId = UpdateId([1; 8]);
 
 fn frames() -> Vec<(&'static str, DeviceFrame<'static>)> {
-    let hello = crate::device::hello(|_| {});
-    let bad = crate::device::hello(|hello| hello.receive_buffer = 100);
+    let hello = crate::board::hello(|_| {});
+    let bad = crate::board::hello(|hello| hello.receive_buffer = 100);
     let accept = Accept {
         update: UPDATE,
         image_offset: 0,
@@ -119,7 +119,7 @@ fn session(greeted: bool) -> Session {
     };
     let mut session = Session::new(Records::new(&keys), Millis(0));
     if greeted {
-        let hello = crate::device::hello(|_| {}).into();
+        let hello = crate::board::hello(|_| {}).into();
         session
             .handle_frame(&hello, Millis(0))
             .expect("it is right");
