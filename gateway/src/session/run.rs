@@ -138,7 +138,10 @@ impl Running {
         }
         self.check_deadlines(now)?;
         let mut moved = self.write(now)?;
-        moved |= self.read().await?;
+        // A board that does not read its answers is not heard either, until it does.
+        if self.unwritten() < 2 * BATCH_MAX {
+            moved |= self.read().await?;
+        }
         moved |= self.deliver().await?;
         moved |= self.write(now)?;
         Ok(moved)
@@ -337,9 +340,14 @@ impl Running {
 
     /// Whether another chunk may be sealed before the last ones are written.
     pub(super) fn has_room(&self) -> bool {
+        self.unwritten() < BATCH_MAX
+    }
+
+    /// Sealed bytes that wait to be written.
+    fn unwritten(&self) -> usize {
         self.busy
             .as_ref()
-            .is_none_or(|busy| busy.tx.len() - busy.tx_sent < BATCH_MAX)
+            .map_or(0, |busy| busy.tx.len() - busy.tx_sent)
     }
 
     /// Writes what waits, as far as the connection takes it; true where it took some.
