@@ -115,8 +115,9 @@ impl Running {
                 .as_ref()
                 .is_some_and(|busy| busy.tx_sent < busy.tx.len());
             let wait = Duration::from_millis(self.deadline().since(clock()));
+            let hearing = self.unwritten() < 2 * BATCH_MAX;
             tokio::select! {
-                ready = self.stream.readable() => if ready.is_err() { return End::Lost },
+                ready = self.stream.readable(), if hearing => if ready.is_err() { return End::Lost },
                 ready = self.stream.writable(), if sending => if ready.is_err() { return End::Lost },
                 () = self.handle.changed() => {}
                 () = tokio::time::sleep(wait) => {}
