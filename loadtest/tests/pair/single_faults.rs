@@ -103,6 +103,9 @@ fn power_cuts(nature: Nature, loader: Loader, is_file: bool, torn_lands: bool) {
         let what = format!("{nature:?} {loader:?} file {is_file} lands {torn_lands} step {step}");
         assert!(done, "{what}: {}", world.describe());
         assert!(world.power_cuts >= 1, "{what}");
+        // An outcome that a cut could lose would have the image tried a second time.
+        let changes = world.images.borrow().changes;
+        assert!(changes <= 2, "{what}: {changes} changes of the image");
         crate::common::check_end(&world, &what);
         let (state, reason) = crate::common::outcome(&world);
         // A strict bootloader goes back from an image that was not confirmed, and one that
