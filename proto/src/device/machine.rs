@@ -736,7 +736,7 @@ impl<'c> Machine<'c> {
             (Some(Work::Store(cell)), Err(_)) => {
                 self.dirty &= !bit(cell);
                 self.journal_broken = true;
-                self.journal_failed();
+                self.journal_failed(cell);
             }
             (Some(_), result) => self.slot_worked(result, now),
             (None, _) => {}

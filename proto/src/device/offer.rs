@@ -657,7 +657,21 @@ impl Machine<'_> {
     }
 
     /// The journal does not take what must be durable: the update waits.
-    pub(super) fn journal_failed(&mut self) {
+    pub(super) fn journal_failed(&mut self, cell: Cell) {
+        let begins =
+            |trial: &TrialCell| trial.phase == TrialPhase::Activating && trial.attempts == 0;
+        if cell == Cell::Trial
+            && matches!(self.stage, Stage::Activating)
+            && self.cells.trial.as_ref().is_some_and(begins)
+        {
+            // Nothing was switched yet, and nothing may be without its trial in the journal:
+            // the board goes without a word, and the image is still staged.
+            self.cells.trial = None;
+            self.active = None;
+            self.stage = Stage::Idle;
+            self.out.clear();
+            return;
+        }
         if let (true, Some(active)) = (self.stage.is_transfer(), self.active) {
             self.send(Out::Defer(Defer {
                 update: active.update,
