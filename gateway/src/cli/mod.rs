@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done (a push: confirmed), 1 failed, 2 wrong use, 3 not finished yet, 4 gateway not reached.
 
+mod advice;
 mod archive;
 mod args;
 mod client;

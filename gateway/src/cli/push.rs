@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::advice::advice;
 use super::args::PushArgs;
 use super::client::Client;
 use super::error::{CliError, FAILED, NOT_FINISHED, NOT_REACHED};
@@ -184,13 +185,16 @@ fn finish(doc: &UpdateDoc, out: Output, no_wait: bool) -> Result<ExitCode, CliEr
             .detail
             .as_ref()
             .map_or_else(String::new, |detail| format!(": {detail}"));
-        say(&format!(
-            "Update {} of {} to {} is {}{detail}.",
+        let advice = doc.reason.as_deref().and_then(advice);
+        say(format!(
+            "Update {} of {} to {} is {}{detail}. {}",
             doc.update,
             doc.device,
             doc.image,
-            update::state(doc)
-        ));
+            update::state(doc),
+            advice.unwrap_or_default()
+        )
+        .trim_end());
         return Ok(ExitCode::from(FAILED));
     }
     let waiting = doc.waiting_for.as_deref().unwrap_or_default();

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use hyper::Method;
 
+use super::advice::advice;
 use super::args::UpdateCommand;
 use super::client::{Client, segment};
 use super::error::CliError;
@@ -51,6 +52,15 @@ fn describe(update: &UpdateDoc) -> String {
         ("digest", Some(update.digest.clone())),
         ("state", Some(state(update))),
         ("detail", update.detail.clone()),
+        (
+            "what to do",
+            update
+                .reason
+                .as_deref()
+                .filter(|_| ended(update))
+                .and_then(advice)
+                .map(str::to_owned),
+        ),
         (
             "committed",
             Some(format!(

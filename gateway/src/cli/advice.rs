@@ -1,0 +1,69 @@
+//! What an operator can do about an update that ended badly, one sentence per reason.
+
+/// The sentence; none where the reason says it all.
+pub(crate) fn advice(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "no_trust" => {
+            "The board trusts nobody: give its file a [trust] table as `dialhome device add` writes it."
+        }
+        "unknown_signer" => {
+            "Sign the image with a key that the board trusts: one whose FILE.pub it was provisioned with."
+        }
+        "bad_signature" => {
+            "Sign the image with as many of the board's keys as its trust asks for (--key, once for each)."
+        }
+        "bad_manifest" => "Sign the image again with this version of dialhome.",
+        "wrong_product" => {
+            "The board is of another product than its record says: compare its file with `dialhome device show`."
+        }
+        "wrong_device" => "Sign the image for this device, or without --device.",
+        "wrong_component" => {
+            "`dialhome device show` lists the components that the board has; sign with --component for one of them."
+        }
+        "wrong_hardware" => "Sign an image for the board's hardware revision (--hardware A..B).",
+        "too_big" => {
+            "The image is larger than the board's slot: `dialhome device show` says how large that is."
+        }
+        "size_mismatch" | "unknown_encoding" => "Add the image again.",
+        "withdrawn" => "The board's trust has withdrawn this image: push a newer one.",
+        "below_floor" => {
+            "An image that was confirmed before forbids this one: sign it again with a counter above the floor."
+        }
+        "downgrade_not_asked" => {
+            "The image is older than the running one: push it with --downgrade if that is meant."
+        }
+        "counter_conflict" => {
+            "Another image with this counter runs, or what runs is not known: sign with a higher --counter."
+        }
+        "required_digest" => "Push the image that this one requires first.",
+        "self_test" => "The image's own test failed: the board runs the old image again.",
+        "install_failed" => "The board's install command failed: the board's log has its output.",
+        "crashed" => "The image did not get as far as being confirmed: the old one runs again.",
+        "no_contact" | "gateway_silent" => {
+            "The board could not reach a gateway in time. The image is staged there: push it again, nothing is sent twice."
+        }
+        "old_image_running" | "wrong_image_running" => {
+            "What the board runs after its restart is not the image: look at how it boots and installs."
+        }
+        "bad_flash" | "digest_mismatch" | "storage" => {
+            "The board's memory did not keep what was written: try again, or replace the board."
+        }
+        "revert_failed" => "The old image could not be put back: the board needs a visit.",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::advice;
+    use dialhome_proto::code::Reason;
+
+    #[test]
+    fn every_reason_that_a_board_declines_with_has_a_sentence() {
+        for number in (20..=36).filter(|number| *number != 34) {
+            let reason = Reason(number).to_string();
+            let sentence = advice(&reason).unwrap_or_else(|| panic!("none for {reason}"));
+            assert!(sentence.ends_with('.'), "{sentence}");
+        }
+    }
+}
