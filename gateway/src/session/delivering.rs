@@ -239,9 +239,7 @@ impl Running {
         };
         let update = delivering.update;
         let change = Change {
-            state: State::ALL
-                .into_iter()
-                .find(|state| state.name() == record.state.name()),
+            state: Some(record.state),
             reason: (record.reason != Reason::NONE).then(|| record.reason.to_string()),
             stated: delivering.stated.is_some(),
             detail: delivering.stated.take().filter(|detail| !detail.is_empty()),

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+pub use dialhome_proto::gateway::State;
 use dialhome_proto::id::UpdateId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -223,97 +224,6 @@ pub struct ComponentRecord {
     pub revert: String,
     /// Largest image that fits, in bytes.
     pub slot_size: u32,
-}
-
-/// Where an update stands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-#[expect(missing_docs, reason = "the names are the states of PROTOCOL.md")]
-pub enum State {
-    Queued,
-    Offered,
-    Deferred,
-    Accepted,
-    Preparing,
-    Transferring,
-    Verifying,
-    Staged,
-    Activating,
-    Trial,
-    Confirmed,
-    Reverted,
-    Declined,
-    Failed,
-    Canceling,
-    Canceled,
-    Abandoned,
-}
-
-impl State {
-    /// Every state, in the order of a delivery.
-    pub const ALL: [Self; 17] = [
-        Self::Queued,
-        Self::Offered,
-        Self::Deferred,
-        Self::Accepted,
-        Self::Preparing,
-        Self::Transferring,
-        Self::Verifying,
-        Self::Staged,
-        Self::Activating,
-        Self::Trial,
-        Self::Confirmed,
-        Self::Reverted,
-        Self::Declined,
-        Self::Failed,
-        Self::Canceling,
-        Self::Canceled,
-        Self::Abandoned,
-    ];
-
-    /// The state's name in JSON.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Offered => "offered",
-            Self::Deferred => "deferred",
-            Self::Accepted => "accepted",
-            Self::Preparing => "preparing",
-            Self::Transferring => "transferring",
-            Self::Verifying => "verifying",
-            Self::Staged => "staged",
-            Self::Activating => "activating",
-            Self::Trial => "trial",
-            Self::Confirmed => "confirmed",
-            Self::Reverted => "reverted",
-            Self::Declined => "declined",
-            Self::Failed => "failed",
-            Self::Canceling => "canceling",
-            Self::Canceled => "canceled",
-            Self::Abandoned => "abandoned",
-        }
-    }
-
-    /// The update has ended.
-    #[must_use]
-    pub const fn is_terminal(self) -> bool {
-        matches!(
-            self,
-            Self::Confirmed
-                | Self::Reverted
-                | Self::Declined
-                | Self::Failed
-                | Self::Canceled
-                | Self::Abandoned
-        )
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// The `update_intent` record. Its one writer is the operator.

@@ -164,7 +164,7 @@ impl Store {
         let mut open = self
             .updates
             .iter()
-            .filter(|update| !update.state.is_final());
+            .filter(|update| !update.state.is_terminal());
         let on_trial = open
             .clone()
             .find(|update| Some(update.plan.update) == trial);
@@ -193,7 +193,7 @@ impl Store {
         };
         known.counters = counters;
         known.history.push((record.state, record.reason));
-        if !known.state.is_final() {
+        if !known.state.is_terminal() {
             (known.state, known.reason) = (record.state, record.reason);
         }
     }

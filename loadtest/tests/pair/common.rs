@@ -61,7 +61,7 @@ pub(crate) fn check_end(world: &World, what: &str) {
             .unwrap()
     });
     assert!(
-        images.running() == expected.bytes && images.is_final(),
+        images.running() == expected.bytes && images.is_terminal(),
         "{what}: what was confirmed last does not run for good: {}",
         world.describe()
     );
@@ -73,7 +73,7 @@ pub(crate) fn check_end(world: &World, what: &str) {
         "{what}: a mixed image runs"
     );
     for update in &store.updates {
-        let finals = update.history.iter().filter(|(state, _)| state.is_final());
+        let finals = update.history.iter().filter(|(state, _)| state.is_terminal());
         let mut finals: Vec<_> = finals.collect();
         finals.dedup();
         assert!(finals.len() <= 1, "{what}: two outcomes {finals:?}");

@@ -119,7 +119,7 @@ fn an_image_replaced_between_two_sessions_is_never_mixed() {
         world.describe()
     );
     check_end(&world, "replaced");
-    assert!(world.store.borrow().updates[1].state.is_final());
+    assert!(world.store.borrow().updates[1].state.is_terminal());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The board's first frame (spec/frames.md section 3).
 
 use super::machine::Machine;
-use super::offer::Stage;
+use super::stage::Stage;
 use crate::code::DigestFrom;
 use crate::frame::{Claim, Component, DeviceFrame, Hello, Trial};
 use crate::id::Digest;

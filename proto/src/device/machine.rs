@@ -3,19 +3,19 @@
 use super::cells::{CELL_LEN, Cell, Cells};
 use super::config::{Config, Facts, RunningImage};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
-use super::offer::Stage;
 use super::outbox::Said;
+use super::proof::Proof;
 use super::receiving::Todo;
+use super::stage::Stage;
 use super::transmit::Out;
 use super::work::{BootAction, Work};
 use crate::code::{ByeReason, CloseCode, Reason, Refusal, SelfTest};
 use crate::frame::{Bye, GatewayFrame, Pong};
-use crate::id::{Digest, Handle, UpdateId};
+use crate::id::{Handle, UpdateId};
 use crate::limits::{COMPONENTS_MAX, PING_TRANSFER_S, PONG_MS_MIN, WELCOME_MS};
 use crate::link::DeviceKey;
 use crate::time::Millis;
 use heapless::{Deque, Vec};
-use sha2::{Digest as _, Sha256};
 
 /// Frames that may wait to be sent.
 const OUT_MAX: usize = 8;
@@ -27,26 +27,6 @@ const OUT_ROOM: usize = 3;
 pub(super) struct Active {
     pub(super) update: UpdateId,
     pub(super) place: usize,
-}
-
-/// A digest that grows with the committed prefix of the slot.
-#[derive(Clone)]
-pub(super) struct Proof {
-    pub(super) hasher: Sha256,
-    pub(super) len: u32,
-}
-
-impl Proof {
-    pub(super) fn new() -> Self {
-        Self {
-            hasher: Sha256::new(),
-            len: 0,
-        }
-    }
-
-    pub(super) fn digest(&self) -> Digest {
-        Digest(self.hasher.clone().finalize().into())
-    }
 }
 
 /// The board's machine.

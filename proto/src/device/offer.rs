@@ -1,11 +1,13 @@
 //! From Offer to staged: check, prove, prepare, receive, verify (spec/states.md section 1.2).
 
 use super::cells::{Cell, ClaimCell, TrialCell, TrialPhase};
-use super::machine::{Active, Machine, Proof};
+use super::machine::{Active, Machine};
 use super::outbox::Said;
+use super::proof::Proof;
 use super::receiving::{Outcome, Receiving};
+use super::stage::Stage;
 use super::transmit::Out;
-use crate::code::{BootReason, ByeReason, DigestFrom, Phase, Reason, Statement};
+use crate::code::{ByeReason, DigestFrom, Phase, Reason, Statement};
 use crate::frame::{
     Accept, Ack, Chunk, DOWNGRADE, Decline, Defer, GatewayFrame, Nack, Offer, Progress, RESTART,
     Resume,
@@ -21,99 +23,6 @@ use sha2::Digest as _;
 
 /// Bytes of one Read or Erase at the most: between two of them the board can answer.
 pub(super) const SLICE: u32 = 64 * 1024;
-
-/// The whole image was read back and is the signed one. Only [`Machine::verify`] makes it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct DigestVerified(());
-
-/// What the board is at with an update. States say what they wait for.
-#[derive(Clone, Debug)]
-pub(super) enum Stage {
-    /// An Offer.
-    Idle,
-    /// The check of the offered manifest.
-    Checking { offered: Offered, restart: bool },
-    /// The claimed prefix, read back into the digest.
-    Proving,
-    /// The slot, erased.
-    Preparing {
-        opened: bool,
-        erased: u32,
-        until: u32,
-        unit: u32,
-    },
-    /// Chunks.
-    Receiving(Receiving),
-    /// Activate.
-    Staged(DigestVerified),
-    /// `Boot::activate`.
-    Activating,
-    /// The restart.
-    Restarting(BootReason),
-    /// `Boot::running`, after a change without a restart.
-    Looking,
-    /// The trial image's verdict on itself.
-    SelfTesting,
-    /// Confirm.
-    Trial,
-    /// `Boot::confirm`.
-    Confirming,
-    /// `Boot::revert`.
-    Reverting,
-}
-
-impl Stage {
-    pub(super) const fn name(&self) -> &'static str {
-        match self {
-            Self::Idle => "Idle",
-            Self::Checking { .. } => "Checking",
-            Self::Proving => "Proving",
-            Self::Preparing { .. } => "Preparing",
-            Self::Receiving(_) => "Receiving",
-            Self::Staged(_) => "Staged",
-            Self::Activating => "Activating",
-            Self::Restarting(_) => "Restarting",
-            Self::Looking => "Looking",
-            Self::SelfTesting => "SelfTesting",
-            Self::Trial => "Trial",
-            Self::Confirming => "Confirming",
-            Self::Reverting => "Reverting",
-        }
-    }
-
-    /// Whether the record in the buffer is done with.
-    pub(super) const fn is_idle_for_records(&self) -> bool {
-        match self {
-            Self::Checking { .. } | Self::Confirming => false,
-            Self::Receiving(receiving) => receiving.is_ready(),
-            _ => true,
-        }
-    }
-
-    /// Whether the board dials now: not between an image and its self-test.
-    pub(super) const fn may_dial(&self) -> bool {
-        !matches!(
-            self,
-            Self::Activating
-                | Self::Restarting(_)
-                | Self::Looking
-                | Self::SelfTesting
-                | Self::Confirming
-                | Self::Reverting
-        )
-    }
-
-    const fn is_transfer(&self) -> bool {
-        matches!(
-            self,
-            Self::Checking { .. }
-                | Self::Proving
-                | Self::Preparing { .. }
-                | Self::Receiving(_)
-                | Self::Staged(_)
-        )
-    }
-}
 
 impl Machine<'_> {
     pub(super) fn handle_offer(&mut self, offer: &Offer<'_>, now: Millis) {
@@ -531,23 +440,21 @@ impl Machine<'_> {
         let (Some(active), Some(claim)) = (self.active, &mut self.cells.claim) else {
             return;
         };
-        if self.proof.len != claim.image.size || self.proof.digest() != claim.image.sha256 {
+        let Some(verified) = self.proof.verify(&claim.image) else {
             self.drop_claim();
             self.end_update(Statement::FAILED, Reason::DIGEST_MISMATCH, "");
             return;
-        }
+        };
         if !core::mem::replace(&mut claim.staged, true) {
             self.dirty(Cell::Claim);
         }
-        self.stage = Stage::Staged(DigestVerified(()));
+        self.stage = Stage::Staged(verified);
         self.state_passing(active, Statement::STAGED, Reason::NONE);
     }
 
     pub(super) fn handle_activate(&mut self, update: UpdateId) {
         match (&self.stage, self.active, &self.cells.claim) {
-            (Stage::Staged(DigestVerified(())), Some(active), Some(claim))
-                if active.update == update =>
-            {
+            (Stage::Staged(_), Some(active), Some(claim)) if active.update == update => {
                 self.cells.trial = Some(TrialCell {
                     image: claim.image.clone(),
                     update,
@@ -659,7 +566,7 @@ impl Machine<'_> {
     /// The journal does not take what must be durable: the update waits.
     pub(super) fn journal_failed(&mut self, cell: Cell) {
         let begins =
-            |trial: &TrialCell| trial.phase == TrialPhase::Activating && trial.attempts == 0;
+            |trial: &TrialCell| trial.phase == TrialPhase::Activating && trial.attempts <= 1;
         if cell == Cell::Trial
             && matches!(self.stage, Stage::Activating)
             && self.cells.trial.as_ref().is_some_and(begins)

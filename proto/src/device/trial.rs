@@ -7,7 +7,7 @@ use super::cells::{Cell, TrialPhase};
 use super::config::RunningImage;
 use super::link::{DialFault, LinkState};
 use super::machine::{Active, Machine};
-use super::offer::Stage;
+use super::stage::Stage;
 use super::work::{BootAction, Work};
 use crate::code::{BootReason, DigestFrom, Reason, SelfTest, Statement};
 use crate::id::UpdateId;

@@ -1,11 +1,13 @@
 //! Where an update stands, as the record and the operator see it (spec/states.md section 3).
 
 use core::fmt;
+use serde::{Deserialize, Serialize};
 
 macro_rules! states {
     ($($(#[$doc:meta])* $name:ident $text:literal,)+) => {
         /// Where an update stands.
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         pub enum State {
             $($(#[$doc])* $name,)+
         }
@@ -69,7 +71,7 @@ states! {
 impl State {
     /// Whether nothing more is done about the update.
     #[must_use]
-    pub const fn is_final(self) -> bool {
+    pub const fn is_terminal(self) -> bool {
         matches!(
             self,
             Self::Confirmed
