@@ -61,7 +61,7 @@ pub(crate) fn check_end(world: &World, what: &str) {
             .unwrap()
     });
     assert!(
-        images.running() == expected.bytes && images.is_terminal(),
+        images.running() == expected.bytes && images.is_final(),
         "{what}: what was confirmed last does not run for good: {}",
         world.describe()
     );
