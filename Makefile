@@ -3,7 +3,7 @@
 #   make demo [IMAGE=FILE]   a gateway and three boards behind a hostile link, on this machine
 #   make test                everything: installs what the tests need, runs all of them, says what each took
 #   make check               the quick part of it: format, lints, tidiness
-#   make bench               benchmarks (cargo bench)
+#   make bench [BENCH=NAME]  benchmarks: handshake, deliver, air (needs root), idle
 #   make build               both programs, with the profile that the demo and the tests use
 
 .PHONY: all build demo test check bench clean
@@ -23,7 +23,7 @@ check:
 	@.ci/test quick
 
 bench:
-	cargo bench --workspace
+	cargo bench -p dialhome-gateway --bench gateway -- $(BENCH)
 
 clean:
 	cargo clean
