@@ -129,6 +129,12 @@ direction! {
     }
 }
 
+/// Writes bytes as bytes. By default serde takes a slice for a sequence and writes each
+/// element by itself: the encoding is the same, but it took a tenth of a delivery's time.
+fn at_once<S: serde::Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
 /// A body that uses every byte (spec/frames.md section 1.5).
 fn whole<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
     match postcard::take_from_bytes(body) {

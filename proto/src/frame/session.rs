@@ -221,6 +221,7 @@ impl core::fmt::Debug for NewKey {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SetGateways<'a> {
     /// The signed statement.
+    #[serde(serialize_with = "super::at_once")]
     pub statement: &'a [u8],
 }
 

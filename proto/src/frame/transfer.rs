@@ -31,6 +31,7 @@ pub struct Offer<'a> {
     /// Bytes of payload.
     pub payload_size: u32,
     /// The signed manifest.
+    #[serde(serialize_with = "super::at_once")]
     pub manifest: &'a [u8],
 }
 
@@ -152,6 +153,7 @@ pub struct Chunk<'a> {
     /// [`ACK_NOW`].
     pub flags: u8,
     /// The payload bytes.
+    #[serde(serialize_with = "super::at_once")]
     pub bytes: &'a [u8],
 }
 
