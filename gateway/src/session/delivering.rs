@@ -8,6 +8,7 @@ use dialhome_proto::code::{CloseCode, Reason};
 use dialhome_proto::frame::{ACK_NOW, Chunk, NewKey, Offer, Resume, SetGateways};
 use dialhome_proto::gateway::{self, Awaits, ChunkRange, Command, Delivery, Plan, Record};
 use dialhome_proto::id::{Digest, UpdateId};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,8 +24,13 @@ pub(super) struct Delivering {
     /// What a Report said beside its state, until it is recorded.
     pub(super) stated: Option<String>,
     paused: bool,
-    chunk: Vec<u8>,
+    /// Bytes of the image from `ahead_at`, read at once for several chunks.
+    ahead: Vec<u8>,
+    ahead_at: u32,
 }
+
+/// Bytes of an image that are read at once, per session that delivers.
+const AHEAD: u32 = 32 * 1024;
 
 impl Running {
     /// Looks at what there is to do for the device, after a change or a greeting.
@@ -143,7 +149,8 @@ impl Running {
             sessions: known.sessions + 1,
             stated: None,
             paused: open.state.paused,
-            chunk: Vec::new(),
+            ahead: Vec::new(),
+            ahead_at: 0,
             open,
         }));
         Ok(())
@@ -223,6 +230,9 @@ impl Running {
                 self.handle.wake();
             }
         }
+        if moved {
+            self.note_progress();
+        }
         Ok(moved)
     }
 
@@ -276,28 +286,20 @@ impl Running {
         let Some(delivering) = &mut self.delivering else {
             return Ok(());
         };
-        let len = usize::try_from(range.len).unwrap_or(0);
-        delivering.chunk.resize(len, 0);
-        if let Err(error) = delivering
-            .image
-            .read_at(range.offset, &mut delivering.chunk)
-        {
-            tracing::error!(update = %delivering.update, %error, "the image of an update cannot be read");
-            return Err(End::Closed(CloseCode::INTERNAL));
-        }
+        let update = delivering.update;
+        let bytes = delivering.read(range).map_err(|error| {
+            tracing::error!(%update, %error, "the image of an update cannot be read");
+            End::Closed(CloseCode::INTERNAL)
+        })?;
         let chunk = Chunk {
             offset: range.offset,
-            crc: crc32fast::hash(&delivering.chunk).to_le_bytes(),
+            crc: crc32fast::hash(bytes).to_le_bytes(),
             flags: if range.ack_now { ACK_NOW } else { 0 },
-            bytes: &delivering.chunk,
+            bytes,
         };
         let busy = self.busy.get_or_insert_default();
         seal(&mut self.session, &mut busy.tx, &chunk.into())?;
         let counters = delivering.counters();
-        self.note_progress();
-        let Some(delivering) = &mut self.delivering else {
-            return Ok(());
-        };
         let most = delivering.open.intent.max_bytes;
         if counters.sent >= most
             && counters.committed < u64::from(delivering.open.intent.size)
@@ -305,7 +307,6 @@ impl Running {
         {
             delivering.paused = true;
             delivering.delivery.pause(true);
-            let update = delivering.update;
             self.record(
                 update,
                 Change {
@@ -359,6 +360,31 @@ impl Running {
 }
 
 impl Delivering {
+    /// The image's bytes of a chunk.
+    fn read(&mut self, range: ChunkRange) -> io::Result<&[u8]> {
+        let len = range.len as usize;
+        let within = range
+            .offset
+            .checked_sub(self.ahead_at)
+            .map(|from| from as usize)
+            .filter(|from| self.ahead.len() >= from + len);
+        let from = match within {
+            Some(from) => from,
+            None => {
+                let rest = self.delivery.plan().size.saturating_sub(range.offset);
+                let more = rest.min(AHEAD).max(range.len);
+                self.ahead.resize(more as usize, 0);
+                if let Err(error) = self.image.read_at(range.offset, &mut self.ahead) {
+                    self.ahead.clear();
+                    return Err(error);
+                }
+                self.ahead_at = range.offset;
+                0
+            }
+        };
+        Ok(&self.ahead[from..from + len])
+    }
+
     fn counters(&self) -> Counters {
         let counters = self.delivery.counters();
         Counters {
