@@ -84,21 +84,19 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
         let _ = stream.try_write(&Refusal::new(code::Refusal::BUSY, RETRY_AFTER_S).encode());
         return;
     }
+    let sessions = tasks.clone();
     tasks.spawn(async move {
-        // The handshake's future is boxed, so that the session's stays small.
-        let shaken = tokio::time::timeout(
-            Duration::from_millis(HANDSHAKE_MS),
-            Box::pin(shake(&gateway, stream)),
-        )
-        .await;
+        let shaken =
+            tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS), shake(&gateway, stream))
+                .await;
         gateway.registry.handshakes.fetch_sub(1, Ordering::AcqRel);
         match shaken {
             Ok(Some((stream, records, key))) => {
                 let handle = Arc::new(Handle::new(gateway.store.next_generation(), peer));
                 let session = Session::new(records, clock());
-                Running::new(gateway, stream, session, key, handle)
-                    .run()
-                    .await;
+                let running = Running::new(gateway, stream, session, key, handle);
+                // A task of its own: the session's memory is then not the handshake's too.
+                sessions.spawn(running.run());
             }
             Ok(None) | Err(_) => {
                 gateway.registry.refused.fetch_add(1, Ordering::Relaxed);

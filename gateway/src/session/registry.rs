@@ -8,10 +8,10 @@ use dashmap::mapref::entry::Entry;
 use dialhome_proto::code::CloseCode;
 use jiff::Timestamp;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
 
 /// Times of one device within an hour that another session took over, before it is
 /// called a duplicate identity.
@@ -26,7 +26,8 @@ pub(super) struct Handle {
     /// When the board was heard last, and the interval at which it must be, in milliseconds.
     heard: AtomicU64,
     ping_ms: AtomicU64,
-    notify: Notify,
+    /// The session's task, while it waits.
+    waiting: Mutex<Option<Waker>>,
     woken: AtomicBool,
     close: AtomicU8,
 }
@@ -39,7 +40,7 @@ impl Handle {
             since: crate::store::now(),
             heard: AtomicU64::new(clock().0),
             ping_ms: AtomicU64::new(u64::MAX),
-            notify: Notify::new(),
+            waiting: Mutex::new(None),
             woken: AtomicBool::new(false),
             close: AtomicU8::new(0),
         }
@@ -58,9 +59,29 @@ impl Handle {
         quiet > self.ping_ms.load(Ordering::Relaxed)
     }
 
-    /// Resolves when something changed for the session.
-    pub(super) async fn changed(&self) {
-        self.notify.notified().await;
+    /// Ready when something changed for the session; otherwise the task is woken later.
+    pub(super) fn poll_changed(&self, context: &Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Looked at under the lock: what changes after this finds the task in its place.
+        if self.woken.load(Ordering::Acquire) || self.close_asked().is_some() {
+            return Poll::Ready(());
+        }
+        match &mut *waiting {
+            Some(known) => known.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    fn notify(&self) {
+        let waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(task) = waiting {
+            task.wake();
+        }
     }
 
     /// Whether the device's work may have changed since the last call.
@@ -78,12 +99,12 @@ impl Handle {
 
     pub(super) fn wake(&self) {
         self.woken.store(true, Ordering::Release);
-        self.notify.notify_one();
+        self.notify();
     }
 
     fn close(&self, code: CloseCode) {
         self.close.store(code.0, Ordering::Release);
-        self.notify.notify_one();
+        self.notify();
     }
 }
 
