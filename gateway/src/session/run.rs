@@ -17,11 +17,12 @@ use dialhome_proto::link::{DeviceKey, record_len};
 use dialhome_proto::time::Millis;
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Sleep;
 
 /// Record numbers that are kept for a Close: more than one batch of chunks.
 const RECORDS_KEPT: u64 = 4_096;
@@ -123,21 +124,27 @@ impl Running {
                 .busy
                 .as_ref()
                 .is_some_and(|busy| busy.tx_sent < busy.tx.len());
-            let wait = Duration::from_millis(self.deadline().since(clock()));
+            // A board whose answers pile up unread is not heard until it reads.
             let hearing = self.unwritten() < 2 * BATCH_MAX;
-            if self.wait(hearing, sending, wait).await.is_err() {
+            let most = Duration::from_millis(self.deadline().since(clock()));
+            let time = pin!(tokio::time::sleep(most));
+            if self.wait(hearing, sending, time).await.is_err() {
                 return End::Lost;
             }
         }
     }
 
-    /// Waits for bytes, for room while there is something to send, for a change, and
-    /// no longer than `most`. Polled by hand, since the futures of `readable`,
-    /// `writable` and `notified` would make every idle session 250 bytes larger.
-    async fn wait(&self, sending: bool, most: Duration) -> io::Result<()> {
-        let mut time = pin!(tokio::time::sleep(most));
-        poll_fn(|context| {
-            if let Poll::Ready(ready) = self.stream.poll_read_ready(context) {
+    /// Waits for bytes while they are wanted, for room while there is something to send,
+    /// for a change, or for the time. Polled by hand, since the futures of `readable`, `writable` and
+    /// `notified` would make every idle session 250 bytes larger.
+    fn wait<'w>(
+        &'w self,
+        hearing: bool,
+        sending: bool,
+        mut time: Pin<&'w mut Sleep>,
+    ) -> impl Future<Output = io::Result<()>> + 'w {
+        poll_fn(move |context| {
+            if hearing && let Poll::Ready(ready) = self.stream.poll_read_ready(context) {
                 return Poll::Ready(ready);
             }
             if sending && let Poll::Ready(ready) = self.stream.poll_write_ready(context) {
@@ -148,7 +155,6 @@ impl Running {
             }
             time.as_mut().poll(context).map(Ok)
         })
-        .await
     }
 
     /// Does what can be done now; true where something moved.
@@ -536,5 +542,24 @@ pub(super) fn seal(
             tx.truncate(start);
             Err(End::Closed(code))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn future_size<F, R: Fn(Running) -> F>(_: &R) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_session_fits_a_task_of_512_bytes() {
+        // The runtime adds 112 bytes, and makes it a multiple of 128.
+        let size = future_size(&Running::run);
+        assert!(
+            size <= 400,
+            "the future of a session has {size} bytes: what only work needs belongs into a box"
+        );
     }
 }

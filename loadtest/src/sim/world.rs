@@ -467,7 +467,10 @@ impl World {
         let Some(client) = &self.client else {
             return false;
         };
-        store.updates.iter().all(|update| update.state.is_terminal())
+        store
+            .updates
+            .iter()
+            .all(|update| update.state.is_terminal())
             && matches!(client.machine().link_state(), LinkState::Online)
             && client.machine().cells().outbox.entries().is_empty()
             && client.machine().cells().trial.is_none()

@@ -73,7 +73,10 @@ pub(crate) fn check_end(world: &World, what: &str) {
         "{what}: a mixed image runs"
     );
     for update in &store.updates {
-        let finals = update.history.iter().filter(|(state, _)| state.is_terminal());
+        let finals = update
+            .history
+            .iter()
+            .filter(|(state, _)| state.is_terminal());
         let mut finals: Vec<_> = finals.collect();
         finals.dedup();
         assert!(finals.len() <= 1, "{what}: two outcomes {finals:?}");

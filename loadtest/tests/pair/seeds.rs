@@ -148,7 +148,11 @@ fn apply(world: &mut World, fault: Fault) {
         }
         Fault::Push(nature) => {
             let mut store = world.store.borrow_mut();
-            if store.updates.iter().all(|update| update.state.is_terminal()) {
+            if store
+                .updates
+                .iter()
+                .all(|update| update.state.is_terminal())
+            {
                 let number = u8::try_from(store.updates.len() + 1).unwrap();
                 store.push(world.library[place_of(nature)].plan(update_id(number)));
             }
