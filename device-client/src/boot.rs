@@ -66,10 +66,13 @@ pub trait Boot {
     fn confirm(&mut self, component: u8) -> Result<(), BootError>;
 
     /// Ends the trial and brings the old image back; durable when it returns. Where
-    /// nothing had been switched yet it does nothing and returns `NotNeeded`.
+    /// nothing had been switched yet, or the old image is back already, it does nothing
+    /// more than forget the trial and returns `NotNeeded`: the client also calls it when
+    /// it finds the old image running, so that no later start brings the new one.
     ///
     /// # Errors
-    /// `NothingToRestore` where the board kept no older image; `Install` or `Storage`
+    /// `NothingToRestore` where the board kept no older image (the client says
+    /// `revert_failed` at once); `Install` or `Storage`
     /// where bringing it back failed (the client tries again, then says `revert_failed`).
     fn revert(&mut self, component: u8) -> Result<Restart, BootError>;
 

@@ -10,6 +10,7 @@
 use std::{
     borrow::ToOwned as _,
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     string::String,
 };
@@ -77,9 +78,26 @@ impl Images {
 
     /// The slot that `current` does not point to, as `current` would name it.
     pub(super) fn free_slot(&self) -> io::Result<&'static str> {
-        let current = self.target()?;
-        let in_a = current.is_some_and(|target| self.dir.join(target) == self.dir.join("slots/a"));
-        Ok(if in_a { "slots/b" } else { "slots/a" })
+        let in_a = self.current_is("slots/a")?;
+        match (in_a, in_a && self.current_is("slots/b")?) {
+            (true, true) => Err(io::Error::other(
+                "slots/a and slots/b are the same file; remove one of them",
+            )),
+            (true, false) => Ok("slots/b"),
+            (false, _) => Ok("slots/a"),
+        }
+    }
+
+    /// Whether `current` leads to this slot, by whatever path.
+    fn current_is(&self, slot: &str) -> io::Result<bool> {
+        let slot = self.dir.join(slot);
+        match (identity(&self.current())?, identity(&slot)?) {
+            (Some(current), Some(slot)) => Ok(current == slot),
+            // A link to a slot that is not there yet.
+            _ => Ok(self
+                .target()?
+                .is_some_and(|target| self.dir.join(target) == slot)),
+        }
     }
 
     pub(super) fn path(&self, target: &str) -> PathBuf {
@@ -107,5 +125,48 @@ impl Images {
     /// Removes the record, durably.
     pub(super) fn clear_switch(&self) -> io::Result<()> {
         durable::remove(&self.record())
+    }
+}
+
+/// Device and inode of the file that a path leads to; `None` where there is none.
+fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some((found.dev(), found.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_slot_of_the_running_image_is_never_the_free_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        fs::create_dir_all(state.join("slots")).unwrap();
+        symlink(&state, dir.path().join("link")).unwrap();
+        let images = Images::new(&state);
+        assert_eq!(images.free_slot().unwrap(), "slots/a");
+        for slot in ["slots/a", "slots/b"] {
+            fs::write(state.join(slot), slot).unwrap();
+        }
+        let through = dir.path().join("link/slots/a");
+        for (target, free) in [
+            (Path::new("slots/a"), "slots/b"),
+            (Path::new("slots/b"), "slots/a"),
+            (Path::new("slots/../slots/a"), "slots/b"),
+            (&state.join("slots/a"), "slots/b"),
+            (&through, "slots/b"),
+        ] {
+            let _ = fs::remove_file(images.current());
+            symlink(target, images.current()).unwrap();
+            assert_eq!(images.free_slot().unwrap(), free, "{}", target.display());
+        }
+        fs::remove_file(state.join("slots/b")).unwrap();
+        fs::hard_link(state.join("slots/a"), state.join("slots/b")).unwrap();
+        images.free_slot().unwrap_err();
     }
 }

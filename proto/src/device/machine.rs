@@ -382,6 +382,8 @@ impl<'c> Machine<'c> {
     pub fn dialed(&mut self, result: Result<(), DialFault>, now: Millis) {
         self.work = None;
         match result {
+            // The trial ended while it dialed: what is next needs the link down.
+            Ok(()) if !self.stage.may_dial() => self.leave_for(0),
             Ok(()) => {
                 self.link = LinkState::Greeting {
                     due: now.after(WELCOME_MS),
@@ -401,11 +403,14 @@ impl<'c> Machine<'c> {
                         code,
                         retry_after_s,
                     } => {
-                        self.turn_key(code == Refusal::REFUSED);
+                        // A gateway that is busy, or speaks otherwise, has not looked at the key.
+                        if code == Refusal::REFUSED {
+                            self.turn_key();
+                        }
                         self.backoff.after_refusal(retry_after_s)
                     }
                     DialFault::WrongKey => {
-                        self.turn_key(true);
+                        self.turn_key();
                         self.backoff.next_ms()
                     }
                     DialFault::NoLink | DialFault::NoAnswer => self.backoff.next_ms(),
@@ -418,7 +423,7 @@ impl<'c> Machine<'c> {
     }
 
     /// After a refused key the other one has its turn; without another, the longest wait.
-    fn turn_key(&mut self, refused: bool) {
+    fn turn_key(&mut self) {
         self.refusals = self.refusals.saturating_add(1);
         let rotated = self.cells.keys.current.is_some();
         match (self.key, self.cells.keys.pending.is_some()) {
@@ -427,8 +432,7 @@ impl<'c> Machine<'c> {
             }
             (KeyUse::Current | KeyUse::Provisioned, true) => self.key = KeyUse::Pending,
             (KeyUse::Pending, _) | (KeyUse::Provisioned, false) => self.key = KeyUse::Current,
-            (KeyUse::Current, false) if refused => self.backoff.wait_longest(),
-            (KeyUse::Current, false) => {}
+            (KeyUse::Current, false) => self.backoff.wait_longest(),
         }
     }
 

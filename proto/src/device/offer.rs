@@ -97,7 +97,7 @@ impl Machine<'_> {
             Some((Reason::ON_TRIAL, 30))
         } else if self.journal_broken {
             Some((Reason::STORAGE, 600))
-        } else if !self.cells.outbox.has_room() {
+        } else if !self.cells.outbox.has_room(0) {
             Some((Reason::OUTBOX_FULL, 30))
         } else {
             None
@@ -502,7 +502,7 @@ impl Machine<'_> {
             });
         } else if self.cells.outbox.has_outcome_of(&update) {
             self.restate();
-        } else if !self.cells.outbox.has_room() {
+        } else if !self.cells.outbox.has_room(self.expected_outcomes(&update)) {
             self.send(Out::Defer(Defer {
                 update,
                 reason: Reason::OUTBOX_FULL,
@@ -627,6 +627,14 @@ impl Machine<'_> {
             state,
             reason,
         });
+    }
+
+    /// Outcomes that are on their way beside that of this update.
+    fn expected_outcomes(&self, update: &UpdateId) -> usize {
+        let other = self
+            .active
+            .is_some_and(|active| self.is_updating() && active.update != *update);
+        usize::from(other)
     }
 
     fn component_of_active(&self, update: &UpdateId) -> u8 {

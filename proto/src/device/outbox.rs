@@ -52,10 +52,15 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Whether an outcome could still be stated. One place is kept for keys and gateways.
+    /// Whether an outcome could still be stated beside `expected` others. One place is
+    /// kept for a key and one for a list of gateways, of which only the newest is stated.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.entries.len() + 1 < OUTBOX_MAX
+    pub fn has_room(&self, expected: usize) -> bool {
+        let outcomes = self
+            .entries
+            .iter()
+            .filter(|entry| matches!(entry.said, Said::Outcome { .. }));
+        outcomes.count() + expected < OUTBOX_MAX - 2
     }
 
     /// Entries, oldest first.

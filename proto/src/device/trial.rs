@@ -41,11 +41,6 @@ impl Machine<'_> {
         let unfinished = running.is_some_and(|running| running.unfinished);
         let by_bootloader =
             running.is_some_and(|running| running.boot_reason == BootReason::REVERT);
-        let old_again = if by_bootloader {
-            Reason::CRASHED
-        } else {
-            Reason::OLD_IMAGE_RUNNING
-        };
         match trial.phase {
             TrialPhase::Activating | TrialPhase::Switched if runs => {
                 trial.phase = TrialPhase::Testing;
@@ -54,7 +49,7 @@ impl Machine<'_> {
                 self.dirty(Cell::Trial);
                 self.stage = Stage::SelfTesting;
             }
-            TrialPhase::Activating if by_bootloader => self.reverted(old_again),
+            TrialPhase::Activating if by_bootloader => self.reverted(Reason::CRASHED),
             TrialPhase::Activating if trial.attempts >= BOOT_ATTEMPTS_MAX => {
                 self.revert(Reason::INSTALL_FAILED)
             }
@@ -66,7 +61,6 @@ impl Machine<'_> {
             TrialPhase::Switched | TrialPhase::Testing if !known => {
                 self.revert(Reason::WRONG_IMAGE_RUNNING)
             }
-            TrialPhase::Switched => self.reverted(old_again),
             TrialPhase::Testing if runs => {
                 trial.boots = trial.boots.saturating_add(1);
                 let spent = trial.boots > trial.image.trial.boots;
@@ -77,18 +71,23 @@ impl Machine<'_> {
                     self.stage = Stage::SelfTesting;
                 }
             }
-            TrialPhase::Testing => self.reverted(old_again),
-            TrialPhase::Confirming if runs => self.stage = Stage::Confirming,
-            TrialPhase::Confirming => self.reverted(old_again),
-            TrialPhase::Reverting
-                if (runs || unfinished) && trial.attempts >= BOOT_ATTEMPTS_MAX =>
+            TrialPhase::Confirming if unfinished => self.revert(Reason::WRONG_IMAGE_RUNNING),
+            // The gateway has seen it run: what cannot be asked now is made final all the same.
+            TrialPhase::Confirming if runs || !known => self.stage = Stage::Confirming,
+            TrialPhase::Switched | TrialPhase::Testing | TrialPhase::Confirming
+                if by_bootloader =>
             {
-                self.cells.trial = None;
-                self.dirty(Cell::Trial);
-                self.drop_claim();
-                self.end_update(Statement::FAILED, Reason::REVERT_FAILED, "");
+                self.reverted(Reason::CRASHED)
             }
-            TrialPhase::Reverting if runs || unfinished => {
+            // The boot side may still hold the image for the next start, or its trial open.
+            TrialPhase::Switched | TrialPhase::Testing | TrialPhase::Confirming => {
+                self.revert(Reason::OLD_IMAGE_RUNNING)
+            }
+            // Only a known digest says that the old image is back.
+            TrialPhase::Reverting if (runs || !known) && trial.attempts >= BOOT_ATTEMPTS_MAX => {
+                self.revert_failed("");
+            }
+            TrialPhase::Reverting if runs || !known => {
                 trial.attempts = trial.attempts.saturating_add(1);
                 self.dirty(Cell::Trial);
                 self.stage = Stage::Reverting;
@@ -144,6 +143,8 @@ impl Machine<'_> {
                     Stage::Looking
                 };
             }
+            // Nothing is left that could be brought back; another attempt would find less.
+            (BootAction::Revert, Err(Reason::REVERT_FAILED)) => self.revert_failed(detail),
             // The next start would run the image after all: undo it while that can be told.
             (BootAction::Restart(BootReason::UPDATE), _) => self.revert(Reason::INSTALL_FAILED),
             (BootAction::Revert, Err(_)) | (BootAction::Restart(_), _) => {
@@ -215,6 +216,14 @@ impl Machine<'_> {
             self.drop_claim();
         }
         self.end_update(Statement::REVERTED, reason, "");
+    }
+
+    /// The image could not be undone: it runs still, or nobody can say what does.
+    fn revert_failed(&mut self, detail: &str) {
+        self.cells.trial = None;
+        self.dirty(Cell::Trial);
+        self.drop_claim();
+        self.end_update(Statement::FAILED, Reason::REVERT_FAILED, detail);
     }
 
     fn set_phase(&mut self, phase: TrialPhase) {

@@ -4,6 +4,7 @@
 mod board;
 mod delivery;
 mod device;
+mod ends;
 mod session;
 
 use std::fmt::Write as _;
