@@ -40,7 +40,7 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
         ));
     }
     if gateway_acts && update.reason.as_deref() == Some("max_bytes") {
-        return Some("It waits for you: it has sent as many bytes as --max-bytes allows; push again with --replace and a higher limit, or cancel it.".into());
+        return Some("It waits for you: it has sent as many bytes as --max-bytes allows; push again with a higher limit, or cancel it.".into());
     }
     if !presence.online {
         return Some(match state {

@@ -5,9 +5,10 @@ use super::{Gateway, clock};
 use crate::image::store::Image;
 use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason};
-use dialhome_proto::frame::{ACK_NOW, Chunk, NewKey, Offer, Resume, SetGateways};
+use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Resume, SetGateways};
 use dialhome_proto::gateway::{self, Awaits, ChunkRange, Command, Delivery, Plan, Record};
 use dialhome_proto::id::{Digest, UpdateId};
+use dialhome_proto::link::DeviceKey;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,7 +37,7 @@ impl Running {
     /// Looks at what there is to do for the device, after a change or a greeting.
     pub(super) async fn look_for_work(&mut self) -> Result<(), End> {
         let work = self.gateway.store.work(&self.device);
-        if work.pending_key && !self.told_key && self.key_is_current {
+        if work.pending_key && self.key_is_current {
             let pending = self
                 .gateway
                 .store
@@ -44,14 +45,17 @@ impl Running {
                 .await
                 .map_err(|fault| self.store_failed(&fault))?;
             if let Some(key) = pending {
-                self.told_key = true;
-                self.send(&NewKey { key: *key }.into())?;
+                let handle = DeviceKey::new(*key).handle();
+                if self.told_key.replace(handle) != Some(handle) {
+                    self.send(&NewKey { key: *key }.into())?;
+                }
             }
         }
-        if work.gateways && !self.told_gateways {
+        if work.gateways {
             let statement = self.gateway.store.gateways_statement(&self.device).await;
-            if let Some(statement) = statement.map_err(|fault| self.store_failed(&fault))? {
-                self.told_gateways = true;
+            if let Some(statement) = statement.map_err(|fault| self.store_failed(&fault))?
+                && std::mem::replace(&mut self.told_gateways, statement.epoch) != statement.epoch
+            {
                 self.send(
                     &SetGateways {
                         statement: &statement.bytes,
@@ -71,25 +75,28 @@ impl Running {
             .map_err(|fault| self.store_failed(&fault))?;
         let Some(open) = open else {
             // Abandoned meanwhile: nothing more is sent for it.
-            self.drop_delivery();
-            return Ok(());
+            return self.give_up_delivery();
         };
         if self
             .delivering
             .as_ref()
             .is_some_and(|delivering| delivering.update != open.intent.id())
         {
-            self.drop_delivery();
+            self.give_up_delivery()?;
         }
         if self.delivering.is_none() {
             self.start_delivery(open).await?;
-        } else if let Some(delivering) = &mut self.delivering
-            && open.intent.cancel_requested.is_some()
-        {
-            delivering.delivery.cancel();
+        } else if let Some(delivering) = &mut self.delivering {
+            if open.intent.cancel_requested.is_some() {
+                delivering.delivery.cancel();
+            }
+            // The same push again may have raised the limit on bytes.
+            delivering.paused = open.state.paused;
+            delivering.open.intent = open.intent;
         }
         if let Some(delivering) = &mut self.delivering {
-            delivering.delivery.hold(work.held);
+            delivering.delivery.hold(work.held, clock());
+            delivering.delivery.pause(delivering.paused, clock());
         }
         self.deliver().await.map(drop)
     }
@@ -154,6 +161,15 @@ impl Running {
             open,
         }));
         Ok(())
+    }
+
+    /// Lets a delivery go that the operator has ended in the record, and tells the board.
+    fn give_up_delivery(&mut self) -> Result<(), End> {
+        let Some(update) = self.delivering.as_ref().map(|delivering| delivering.update) else {
+            return Ok(());
+        };
+        self.drop_delivery();
+        self.send(&Cancel { update }.into())
     }
 
     fn drop_delivery(&mut self) {
@@ -306,7 +322,7 @@ impl Running {
             && !delivering.paused
         {
             delivering.paused = true;
-            delivering.delivery.pause(true);
+            delivering.delivery.pause(true, clock());
             self.record(
                 update,
                 Change {
@@ -351,7 +367,7 @@ impl Running {
         let Some(delivering) = &mut self.delivering else {
             return Ok(());
         };
-        delivering.delivery.pause(delivering.paused);
+        delivering.delivery.pause(delivering.paused, clock());
         delivering
             .delivery
             .handle_prefix(matches, clock())

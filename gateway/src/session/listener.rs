@@ -1,8 +1,9 @@
 //! Accepting boards and shaking hands, within bounds (spec/protocol.md sections 1 and 2).
 
+use super::place::Place;
 use super::registry::Handle;
 use super::run::Running;
-use super::{Gateway, HANDSHAKES_MAX, HANDSHAKES_PER_MINUTE, clock};
+use super::{Gateway, HANDSHAKES_PER_MINUTE, clock};
 use crate::link::Rejected;
 use crate::store::KeyRecord;
 use dialhome_proto::code::{self, CloseCode};
@@ -76,20 +77,18 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
 }
 
 fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
-    let under_way = gateway.registry.handshakes.fetch_add(1, Ordering::AcqRel);
     let gateway = Arc::clone(gateway);
-    if under_way >= HANDSHAKES_MAX as u64 {
-        gateway.registry.handshakes.fetch_sub(1, Ordering::AcqRel);
+    let Some(place) = Place::take(&gateway.registry, peer.ip()) else {
         gateway.registry.refused.fetch_add(1, Ordering::Relaxed);
         let _ = stream.try_write(&Refusal::new(code::Refusal::BUSY, RETRY_AFTER_S).encode());
         return;
-    }
+    };
     let sessions = tasks.clone();
     tasks.spawn(async move {
         let shaken =
             tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS), shake(&gateway, stream))
                 .await;
-        gateway.registry.handshakes.fetch_sub(1, Ordering::AcqRel);
+        drop(place);
         match shaken {
             Ok(Some((stream, records, key))) => {
                 let handle = Arc::new(Handle::new(gateway.store.next_generation(), peer));

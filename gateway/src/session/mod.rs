@@ -6,6 +6,7 @@
 mod board;
 mod delivering;
 mod listener;
+mod place;
 mod registry;
 mod run;
 mod statements;
@@ -22,6 +23,9 @@ use std::time::Instant;
 
 /// Handshakes under way at a time; one more is refused as `busy`. Each holds some 3 KB.
 pub const HANDSHAKES_MAX: usize = 2_048;
+/// Handshakes under way from one /24 or /48: a carrier's network is thousands of boards, and
+/// none may take all the places.
+pub const HANDSHAKES_OF_NETWORK_MAX: u32 = 512;
 /// Handshakes of one device within a minute that are answered at once; more wait a second each.
 pub const HANDSHAKES_PER_MINUTE: u32 = 12;
 /// Sealed bytes that wait to be written, per session that delivers, in bytes.

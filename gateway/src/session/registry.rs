@@ -7,7 +7,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use dialhome_proto::code::CloseCode;
 use jiff::Timestamp;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -122,6 +122,8 @@ pub struct Registry {
     takeovers: DashMap<DeviceId, (Instant, u32)>,
     handshakes_of: DashMap<DeviceId, (Instant, u32)>,
     pub(super) handshakes: AtomicU64,
+    /// Handshakes under way by network; no entry is 0.
+    pub(super) handshakes_from: DashMap<IpAddr, u32>,
     pub(super) refused: AtomicU64,
     pub(super) transfers: AtomicU64,
 }

@@ -12,6 +12,7 @@ use dialhome_proto::frame::{
     Close, DeviceFrame, FrameFault, GatewayFrame, Hello, Pong, Unsupported, Welcome,
 };
 use dialhome_proto::gateway::{Fault, Session, Verdict};
+use dialhome_proto::id;
 use dialhome_proto::limits::{BOARD_RECORD_MAX, RECORD_HEADER, TAG};
 use dialhome_proto::link::{DeviceKey, record_len};
 use dialhome_proto::time::Millis;
@@ -60,8 +61,9 @@ pub(super) struct Running {
     pub(super) busy: Option<Box<Busy>>,
     /// The session's key is the one in force, or has become it.
     pub(super) key_is_current: bool,
-    pub(super) told_key: bool,
-    pub(super) told_gateways: bool,
+    /// The handle of the key, and the epoch of the list, that the board was told in this session.
+    pub(super) told_key: Option<id::Handle>,
+    pub(super) told_gateways: u32,
     stream: TcpStream,
     recorded: bool,
 }
@@ -85,8 +87,8 @@ impl Running {
             delivering: None,
             busy: None,
             key_is_current,
-            told_key: false,
-            told_gateways: false,
+            told_key: None,
+            told_gateways: 0,
             stream,
             recorded: false,
         }
@@ -203,7 +205,7 @@ impl Running {
         let mut in_transfer = false;
         if let Some(delivering) = &mut self.delivering {
             delivering.delivery.handle_timeout(now).map_err(closed)?;
-            in_transfer = delivering.delivery.deadline().is_some();
+            in_transfer = delivering.delivery.expects_answer();
         }
         if self
             .busy
@@ -317,14 +319,6 @@ impl Running {
 
     /// The first authenticated record: this session takes the device's place.
     async fn greet(&mut self, hello: &Hello<'_>) -> Result<(), End> {
-        if self.key.which == WhichKey::Pending {
-            self.gateway
-                .store
-                .retire_old_key(&self.device)
-                .await
-                .map_err(|fault| self.store_failed(&fault))?;
-            self.key_is_current = true;
-        }
         let duplicate = self.gateway.registry.take_over(&self.device, &self.handle);
         if let Some(code) = self.handle.close_asked() {
             return Err(End::Closed(code));
@@ -332,8 +326,21 @@ impl Running {
         if duplicate {
             tracing::warn!(device = %self.device, peer = %self.handle.peer, "duplicate identity: boards with one key take the session from each other");
         }
-        let key = DeviceKey::new(self.key.key);
-        let record = board::record(hello, self.handle.peer, key.handle());
+        let used = DeviceKey::new(self.key.key).handle();
+        // Keys may have changed since the handshake: what counts is what they are now.
+        let known = self.gateway.store.find_key(used);
+        let Some(known) = known.filter(|known| known.device == self.device) else {
+            return Err(End::Closed(CloseCode::REKEY));
+        };
+        if known.which == WhichKey::Pending {
+            self.gateway
+                .store
+                .retire_old_key(&self.device, used)
+                .await
+                .map_err(|fault| self.store_failed(&fault))?;
+        }
+        self.key_is_current = true;
+        let record = board::record(hello, self.handle.peer, used);
         self.gateway
             .store
             .hello(&self.device, self.handle.generation, record)
@@ -400,6 +407,11 @@ impl Running {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     busy.stalled.get_or_insert(now);
+                    if busy.tx_sent >= BATCH_MAX {
+                        // What has left must not pile up behind a connection that never drains.
+                        busy.tx.drain(..busy.tx_sent);
+                        busy.tx_sent = 0;
+                    }
                     return Ok(moved);
                 }
                 Err(_) => return Err(End::Lost),

@@ -3,7 +3,7 @@
 
 use super::clock;
 use super::run::{End, Running};
-use crate::store::{Change, State, WhichKey};
+use crate::store::{Change, State};
 use dialhome_proto::code::{CloseCode, Reason, Statement};
 use dialhome_proto::frame::{DeviceFrame, GatewaysStored, KeyStored, Report, Settled};
 
@@ -27,6 +27,10 @@ impl Running {
                     .map_err(|fault| End::Closed(fault.0))?;
                 // Records, and whatever follows from them.
                 self.deliver().await?;
+                if let Some(delivering) = &mut self.delivering {
+                    // What it said belongs to no record that the gateway makes later.
+                    delivering.stated = None;
+                }
             }
             _ => self.record_report(report).await?,
         }
@@ -63,19 +67,19 @@ impl Running {
         let known = self
             .gateway
             .store
-            .update(report.update)
+            .intent(report.update)
             .await
             .map_err(|fault| self.store_failed(&fault))?;
         let belongs = known
             .as_ref()
-            .is_none_or(|known| known.intent.device == *self.device);
+            .is_none_or(|known| known.device == *self.device);
         if !belongs {
             tracing::warn!(device = %self.device, update = %report.update, "a board reported on another device's update");
             return Ok(());
         }
         let lies = state == State::Confirmed
             && known.is_some_and(|known| {
-                dialhome_proto::id::Digest::from_hex(&known.intent.digest)
+                dialhome_proto::id::Digest::from_hex(&known.digest)
                     .is_some_and(|digest| !self.board.runs(report.component, &digest))
             });
         let (state, reason) = if lies {
@@ -105,8 +109,8 @@ impl Running {
             );
         }
         let awaited = self.gateway.store.find_key(stored.handle);
-        if awaited.is_some_and(|key| key.device == self.device && key.which == WhichKey::Pending) {
-            // The board dials again at once, with the new key.
+        if awaited.is_some_and(|key| key.device == self.device) {
+            // Pending, or in force since another session: the board dials again at once, with it.
             return Err(End::Closed(CloseCode::REKEY));
         }
         // A key that this gateway never made, or no longer knows: the board is to forget it.

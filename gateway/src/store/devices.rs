@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use dialhome_proto::id::Handle;
 use dialhome_proto::link::DeviceKey;
 use dialhome_proto::statement::is_endpoint;
 use rusqlite::Connection;
@@ -376,10 +377,16 @@ fn put_keys(write: &mut Write<'_>, device: &Device, keys: &Keys) -> Result<(), S
     Ok(())
 }
 
-pub(super) fn retire_old_key(write: &mut Write<'_>, id: &str) -> Result<(), StoreError> {
+pub(super) fn retire_old_key(
+    write: &mut Write<'_>,
+    id: &str,
+    used: Handle,
+) -> Result<(), StoreError> {
     let device = known(write.db, id)?;
     let mut keys = secret(write.db, write.seal, id)?;
-    let Some(pending) = keys.pending.take() else {
+    // Another rotation may have come since the board shook hands: only its own key counts.
+    let pending = keys.pending.take();
+    let Some(pending) = pending.filter(|pending| DeviceKey::new(**pending).handle() == used) else {
         return Ok(());
     };
     let old = std::mem::replace(&mut keys.current, pending);

@@ -144,13 +144,14 @@ impl Store {
             .await
     }
 
-    /// Makes the pending key current and drops the old one; nothing where none is pending.
+    /// Makes the pending key current and drops the old one, where the pending key is the one with this
+    /// handle; otherwise nothing.
     ///
     /// # Errors
     /// Where it cannot be stored: then the old key is still current.
-    pub async fn retire_old_key(&self, device: &DeviceId) -> Result<(), StoreError> {
+    pub async fn retire_old_key(&self, device: &DeviceId, used: Handle) -> Result<(), StoreError> {
         let device = device.clone();
-        self.change(move |write| devices::retire_old_key(write, &device))
+        self.change(move |write| devices::retire_old_key(write, &device, used))
             .await
     }
 

@@ -71,6 +71,21 @@ impl Store {
             .await
     }
 
+    /// What an operator wanted with an update, ended or not.
+    ///
+    /// # Errors
+    /// Where the database cannot be read.
+    pub async fn intent(&self, update: UpdateId) -> Result<Option<UpdateIntent>, StoreError> {
+        self.read(move |db| {
+            record(
+                db,
+                "SELECT body FROM update_intent WHERE id = ?1",
+                [update.to_string()],
+            )
+        })
+        .await
+    }
+
     /// Changes an update's state, with its `update.state` event in the same transaction.
     ///
     /// # Errors
@@ -289,8 +304,24 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         && intent.image == image.name
         && intent.manifest_digest == image.manifest_digest
     {
+        let (mut intent, mut state) = (intent.clone(), state.clone());
+        if let Some(max_bytes) = push.max_bytes
+            && max_bytes != intent.max_bytes
+        {
+            intent.max_bytes = max_bytes;
+            put_intent(write.db, &intent)?;
+            if state.paused && state.counters.sent < max_bytes {
+                let unpause = Change {
+                    paused: Some(false),
+                    ..Change::default()
+                };
+                apply(write, &intent.update, unpause)?;
+                state = both(write.db, &intent.update)?.1;
+            }
+            write.wake(&device.id);
+        }
         return Ok(Created {
-            update: doc(intent, state),
+            update: doc(&intent, &state),
             joined: true,
         });
     }
@@ -410,9 +441,11 @@ fn is_for(device: &Device, image: &ImageRecord) -> Result<(), StoreError> {
     }
 }
 
-/// The board's last word is that it runs this very image, and not on trial.
+/// The board is connected, and its word is that it runs this very image, and not on trial. Of a board that
+/// is away nobody knows: it is asked when it dials home.
 fn runs(db: &Connection, intent: &UpdateIntent) -> Result<bool, StoreError> {
-    let hello = session::state(db, &intent.device)?.and_then(|state| state.hello);
+    let state = session::state(db, &intent.device)?.filter(|state| state.connected);
+    let hello = state.and_then(|state| state.hello);
     Ok(hello.is_some_and(|hello| {
         hello.components.iter().any(|component| {
             component.component == intent.component

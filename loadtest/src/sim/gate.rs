@@ -393,7 +393,7 @@ impl Gate {
             let plan = *delivery.plan();
             {
                 let store = self.store.borrow();
-                delivery.hold(store.held);
+                delivery.hold(store.held, now);
                 if store.is_canceled(&plan.update) {
                     delivery.cancel();
                 }

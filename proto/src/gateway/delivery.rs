@@ -60,8 +60,12 @@ pub struct Record {
 /// Where the delivery stands: each state says what it waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// To offer (or resume): nothing was sent yet.
-    Asking { resume: bool, restart: bool },
+    /// To offer (or resume): nothing was sent yet; that it will be is recorded first.
+    Asking {
+        resume: bool,
+        restart: bool,
+        noted: bool,
+    },
     /// The board's answer.
     Offering { resume: bool, due: Millis },
     /// The end of a deferral.
@@ -151,12 +155,14 @@ impl Delivery {
                 delivery.stage = Stage::Asking {
                     resume: true,
                     restart: false,
+                    noted: false,
                 }
             }
             Standing::Unknown => {
                 delivery.stage = Stage::Asking {
                     resume: false,
                     restart: false,
+                    noted: false,
                 }
             }
         }
@@ -182,13 +188,32 @@ impl Delivery {
     }
 
     /// Holds (or lets go): nothing is offered, sent or activated meanwhile.
-    pub const fn hold(&mut self, held: bool) {
+    pub fn hold(&mut self, held: bool, now: Millis) {
+        if self.held && !held {
+            self.expect_anew(now);
+        }
         self.held = held;
     }
 
     /// Pauses (or goes on with) the chunks alone, when a limit on bytes is reached.
-    pub const fn pause(&mut self, paused: bool) {
+    pub fn pause(&mut self, paused: bool, now: Millis) {
+        if self.paused && !paused {
+            self.expect_anew(now);
+        }
         self.paused = paused;
+    }
+
+    /// Nothing was due from the board meanwhile.
+    fn expect_anew(&mut self, now: Millis) {
+        if let Stage::Transferring { sending } = &mut self.stage {
+            sending.handle_progress(now);
+        }
+    }
+
+    /// Whether the board owes an answer: then its pings alone are no sign of life.
+    #[must_use]
+    pub const fn expects_answer(&self) -> bool {
+        !matches!(self.stage, Stage::Deferred { .. }) && self.deadline().is_some()
     }
 
     /// An operator asks to cancel. The board's answer decides which came first.
@@ -260,19 +285,27 @@ impl Delivery {
             return Some(Command::Record(record));
         }
         match &mut self.stage {
-            Stage::Asking { resume, restart } if !self.held => {
+            Stage::Asking { noted, .. } if !self.held && !*noted => {
+                *noted = true;
+                let record = Record {
+                    state: State::Offered,
+                    reason: Reason::NONE,
+                };
+                self.record = Some(record);
+                self.storing = true;
+                Some(Command::Record(record))
+            }
+            Stage::Asking {
+                resume, restart, ..
+            } if !self.held => {
                 let (resume, restart) = (*resume, *restart);
                 let flags = if self.plan.downgrade { DOWNGRADE } else { 0 }
                     | if restart { RESTART } else { 0 };
                 self.asked_at = now;
-                self.enter(
-                    Stage::Offering {
-                        resume,
-                        due: now.after(ANSWER_MS),
-                    },
-                    State::Offered,
-                    Reason::NONE,
-                );
+                self.stage = Stage::Offering {
+                    resume,
+                    due: now.after(ANSWER_MS),
+                };
                 Some(if resume {
                     Command::SendResume { flags }
                 } else {
@@ -332,6 +365,7 @@ impl Delivery {
             self.stage = Stage::Asking {
                 resume: false,
                 restart: true,
+                noted: false,
             };
             return Ok(());
         }
@@ -379,6 +413,8 @@ impl Delivery {
             | Stage::Confirming { due }
             | Stage::Canceling { due }
             | Stage::Deferred { until: due } => Some(due),
+            // A partial window that is held back is owed no Ack.
+            Stage::Transferring { .. } if self.held || self.paused => None,
             Stage::Transferring { ref sending } => sending.due(),
             _ => None,
         }
@@ -397,6 +433,7 @@ impl Delivery {
             self.stage = Stage::Asking {
                 resume: false,
                 restart: false,
+                noted: false,
             };
             return Ok(());
         }
@@ -463,6 +500,7 @@ impl Delivery {
                 self.stage = Stage::Asking {
                     resume: false,
                     restart: false,
+                    noted: false,
                 };
                 Ok(())
             }

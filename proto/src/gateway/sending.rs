@@ -81,13 +81,7 @@ impl Sending {
     /// Takes the next piece that the window lets out.
     pub fn poll_chunk(&mut self, now: Millis, counters: &mut Counters) -> Option<ChunkRange> {
         let end = self.limit.min(self.size);
-        let room = end.checked_sub(self.next).filter(|room| *room > 0)?;
-        let len = if room <= self.chunk && end == self.size {
-            room
-        } else {
-            let len = room.min(self.chunk);
-            len - len % self.unit
-        };
+        let len = self.next_len();
         if len == 0 {
             return None;
         }
@@ -106,6 +100,21 @@ impl Sending {
             len,
             ack_now: full,
         })
+    }
+
+    /// Bytes of the next piece; 0: the window has no room for one.
+    const fn next_len(&self) -> u32 {
+        let end = if self.limit < self.size {
+            self.limit
+        } else {
+            self.size
+        };
+        let room = end.saturating_sub(self.next);
+        if room <= self.chunk && end == self.size {
+            return room;
+        }
+        let len = if room < self.chunk { room } else { self.chunk };
+        len - len % self.unit
     }
 
     /// Takes an Ack.
@@ -166,7 +175,7 @@ impl Sending {
     /// Whether the window is shut although nothing is under way: the board erases.
     #[must_use]
     pub const fn is_shut(&self) -> bool {
-        self.limit <= self.next && self.next == self.acked && self.next < self.size
+        self.next_len() == 0 && self.next == self.acked && self.next < self.size
     }
 
     /// Whether the board has committed every byte.

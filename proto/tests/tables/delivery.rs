@@ -157,7 +157,7 @@ fn at(state: &str) -> Delivery {
         _ => start(Stand::default()),
     };
     if state == "Asking, held" {
-        delivery.hold(true);
+        delivery.hold(true, NOW);
     }
     drain(&mut delivery);
     let defer = Defer {
@@ -183,7 +183,7 @@ fn at(state: &str) -> Delivery {
             }
         }
         "Staged, held" => {
-            delivery.hold(true);
+            delivery.hold(true, NOW);
             feed(&mut delivery, &report(Statement::STAGED, Reason::NONE));
         }
         "ActivateSent" => feed(&mut delivery, &report(Statement::STAGED, Reason::NONE)),
@@ -336,14 +336,14 @@ fn events() -> Vec<(&'static str, Event)> {
         (
             "an operator holds",
             Box::new(|delivery| {
-                delivery.hold(true);
+                delivery.hold(true, NOW);
                 Ok(())
             }),
         ),
         (
             "an operator releases",
             Box::new(|delivery| {
-                delivery.hold(false);
+                delivery.hold(false, NOW);
                 Ok(())
             }),
         ),
