@@ -36,25 +36,33 @@ const AHEAD: u32 = 32 * 1024;
 impl Running {
     /// Looks at what there is to do for the device, after a change or a greeting.
     pub(super) async fn look_for_work(&mut self) -> Result<(), End> {
-        let work = self.gateway.store.work(&self.device);
+        let work = self.gateway.store.work(&self.key.device);
         if work.pending_key && self.key_is_current {
             let pending = self
                 .gateway
                 .store
-                .pending_key(&self.device)
+                .pending_key(&self.key.device)
                 .await
                 .map_err(|fault| self.store_failed(&fault))?;
             if let Some(key) = pending {
                 let handle = DeviceKey::new(*key).handle();
-                if self.told_key.replace(handle) != Some(handle) {
+                let told = self.told.get_or_insert_default();
+                if told.key.replace(handle) != Some(handle) {
                     self.send(&NewKey { key: *key }.into())?;
                 }
             }
         }
         if work.gateways {
-            let statement = self.gateway.store.gateways_statement(&self.device).await;
+            let statement = self
+                .gateway
+                .store
+                .gateways_statement(&self.key.device)
+                .await;
             if let Some(statement) = statement.map_err(|fault| self.store_failed(&fault))?
-                && std::mem::replace(&mut self.told_gateways, statement.epoch) != statement.epoch
+                && std::mem::replace(
+                    &mut self.told.get_or_insert_default().gateways,
+                    statement.epoch,
+                ) != statement.epoch
             {
                 self.send(
                     &SetGateways {
@@ -70,7 +78,7 @@ impl Running {
         let open = self
             .gateway
             .store
-            .open_update(&self.device)
+            .open_update(&self.key.device)
             .await
             .map_err(|fault| self.store_failed(&fault))?;
         let Some(open) = open else {
@@ -341,7 +349,7 @@ impl Running {
             let counters = delivering.counters();
             self.gateway
                 .store
-                .progress(&self.device, delivering.update, counters);
+                .progress(&self.key.device, delivering.update, counters);
         }
     }
 
@@ -360,9 +368,9 @@ impl Running {
             Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
         };
         if matches {
-            tracing::info!(device = %self.device, %update, len, "the board's bytes are the image's: it goes on");
+            tracing::info!(device = %self.key.device, %update, len, "the board's bytes are the image's: it goes on");
         } else {
-            tracing::warn!(device = %self.device, %update, len, "the board's bytes are not the image's: it starts over");
+            tracing::warn!(device = %self.key.device, %update, len, "the board's bytes are not the image's: it starts over");
         }
         let Some(delivering) = &mut self.delivering else {
             return Ok(());

@@ -6,7 +6,7 @@ use super::delivering::Delivering;
 use super::registry::Handle;
 use super::{BATCH_MAX, CLOSE_MS, Gateway, STALLED_MS, TURNS_MAX, clock};
 use crate::link::LcAead;
-use crate::store::{DeviceId, KeyRecord, StoreError, WhichKey};
+use crate::store::{KeyRecord, StoreError, WhichKey};
 use dialhome_proto::code::{ByeReason, CloseCode};
 use dialhome_proto::frame::{
     Close, DeviceFrame, FrameFault, GatewayFrame, Hello, Pong, Unsupported, Welcome,
@@ -49,10 +49,18 @@ pub(super) struct Busy {
     stalled: Option<Millis>,
 }
 
+/// What the board was told in this session, beside its update.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Handle of the new key.
+    pub(super) key: Option<id::Handle>,
+    /// Epoch of the list of gateways.
+    pub(super) gateways: u32,
+}
+
 /// A session under way.
 pub(super) struct Running {
     pub(super) gateway: Arc<Gateway>,
-    pub(super) device: DeviceId,
     pub(super) key: Arc<KeyRecord>,
     pub(super) handle: Arc<Handle>,
     pub(super) session: Session,
@@ -61,9 +69,8 @@ pub(super) struct Running {
     pub(super) busy: Option<Box<Busy>>,
     /// The session's key is the one in force, or has become it.
     pub(super) key_is_current: bool,
-    /// The handle of the key, and the epoch of the list, that the board was told in this session.
-    pub(super) told_key: Option<id::Handle>,
-    pub(super) told_gateways: u32,
+    /// Nothing was told yet in most sessions.
+    pub(super) told: Option<Box<Told>>,
     stream: TcpStream,
     recorded: bool,
 }
@@ -79,7 +86,6 @@ impl Running {
         let key_is_current = key.which == WhichKey::Current;
         Self {
             gateway,
-            device: key.device.clone(),
             key,
             handle,
             session,
@@ -87,8 +93,7 @@ impl Running {
             delivering: None,
             busy: None,
             key_is_current,
-            told_key: None,
-            told_gateways: 0,
+            told: None,
             stream,
             recorded: false,
         }
@@ -274,7 +279,7 @@ impl Running {
             let plaintext = plaintext.map_err(|fault| End::Closed(fault.close_code()))?;
             self.gateway
                 .store
-                .air(&self.device, 0, (RECORD_HEADER + len) as u64);
+                .air(&self.key.device, 0, (RECORD_HEADER + len) as u64);
             match DeviceFrame::decode(plaintext) {
                 Ok(frame) => self.handle_frame(&frame).await?,
                 Err(FrameFault::Unknown(number)) if self.session.is_greeted() => {
@@ -319,23 +324,26 @@ impl Running {
 
     /// The first authenticated record: this session takes the device's place.
     async fn greet(&mut self, hello: &Hello<'_>) -> Result<(), End> {
-        let duplicate = self.gateway.registry.take_over(&self.device, &self.handle);
+        let duplicate = self
+            .gateway
+            .registry
+            .take_over(&self.key.device, &self.handle);
         if let Some(code) = self.handle.close_asked() {
             return Err(End::Closed(code));
         }
         if duplicate {
-            tracing::warn!(device = %self.device, peer = %self.handle.peer, "duplicate identity: boards with one key take the session from each other");
+            tracing::warn!(device = %self.key.device, peer = %self.handle.peer, "duplicate identity: boards with one key take the session from each other");
         }
         let used = DeviceKey::new(self.key.key).handle();
         // Keys may have changed since the handshake: what counts is what they are now.
         let known = self.gateway.store.find_key(used);
-        let Some(known) = known.filter(|known| known.device == self.device) else {
+        let Some(known) = known.filter(|known| known.device == self.key.device) else {
             return Err(End::Closed(CloseCode::REKEY));
         };
         if known.which == WhichKey::Pending {
             self.gateway
                 .store
-                .retire_old_key(&self.device, used)
+                .retire_old_key(&self.key.device, used)
                 .await
                 .map_err(|fault| self.store_failed(&fault))?;
         }
@@ -343,14 +351,14 @@ impl Running {
         let record = board::record(hello, self.handle.peer, used);
         self.gateway
             .store
-            .hello(&self.device, self.handle.generation, record)
+            .hello(&self.key.device, self.handle.generation, record)
             .await
             .map_err(|fault| self.store_failed(&fault))?;
         self.recorded = true;
         self.board = Board::of(hello);
         let time_s = u64::try_from(crate::store::now().as_second()).unwrap_or(0);
         self.send(&Welcome { time_s, ping_s: 0 }.into())?;
-        tracing::info!(device = %self.device, peer = %self.handle.peer, "online");
+        tracing::info!(device = %self.key.device, peer = %self.handle.peer, "online");
         // What the board restates behind its Hello is heard before anything is offered.
         self.handle.wake();
         Ok(())
@@ -362,7 +370,7 @@ impl Running {
             StoreError::Fenced { .. } => End::Closed(CloseCode::SUPERSEDED),
             StoreError::NotFound { .. } => End::Closed(CloseCode::REMOVED),
             fault => {
-                tracing::error!(device = %self.device, %fault, "the store did not take what a session had to record");
+                tracing::error!(device = %self.key.device, %fault, "the store did not take what a session had to record");
                 End::Closed(CloseCode::INTERNAL)
             }
         }
@@ -403,7 +411,7 @@ impl Running {
                     busy.tx_sent += len;
                     busy.stalled = None;
                     moved = true;
-                    self.gateway.store.air(&self.device, len as u64, 0);
+                    self.gateway.store.air(&self.key.device, len as u64, 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     busy.stalled.get_or_insert(now);
@@ -442,7 +450,7 @@ impl Running {
         if let Some(delivering) = self.delivering.take() {
             if delivering.got_on() {
                 // A board that gets on may dial as often as its link breaks.
-                self.gateway.registry.forget_handshakes(&self.device);
+                self.gateway.registry.forget_handshakes(&self.key.device);
             }
             delivering.leave(&self.gateway, end).await;
         }
@@ -460,18 +468,18 @@ impl Running {
         };
         self.gateway
             .registry
-            .leave(&self.device, &self.handle, back_in_s);
+            .leave(&self.key.device, &self.handle, back_in_s);
         if !self.recorded {
             return;
         }
-        tracing::info!(device = %self.device, %reason, "offline");
+        tracing::info!(device = %self.key.device, %reason, "offline");
         if let Err(fault) = self
             .gateway
             .store
-            .disconnected(&self.device, self.handle.generation, &reason)
+            .disconnected(&self.key.device, self.handle.generation, &reason)
             .await
         {
-            tracing::warn!(device = %self.device, %fault, "the end of a session was not recorded");
+            tracing::warn!(device = %self.key.device, %fault, "the end of a session was not recorded");
         }
     }
 
@@ -485,7 +493,7 @@ impl Running {
         };
         if !self.session.is_greeted() && code != CloseCode::FRAME_NOT_ALLOWED {
             // Before Hello the board's receive buffer is not known, but a Close fits every one.
-            tracing::debug!(device = %self.device, %code, "closing before Hello");
+            tracing::debug!(device = %self.key.device, %code, "closing before Hello");
         }
         // Whole records only: a half-written one must be finished before the Close.
         let _ = self.send(

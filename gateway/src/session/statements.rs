@@ -72,9 +72,9 @@ impl Running {
             .map_err(|fault| self.store_failed(&fault))?;
         let belongs = known
             .as_ref()
-            .is_none_or(|known| known.device == *self.device);
+            .is_none_or(|known| known.device == *self.key.device);
         if !belongs {
-            tracing::warn!(device = %self.device, update = %report.update, "a board reported on another device's update");
+            tracing::warn!(device = %self.key.device, update = %report.update, "a board reported on another device's update");
             return Ok(());
         }
         let lies = state == State::Confirmed
@@ -109,7 +109,7 @@ impl Running {
             );
         }
         let awaited = self.gateway.store.find_key(stored.handle);
-        if awaited.is_some_and(|key| key.device == self.device) {
+        if awaited.is_some_and(|key| key.device == self.key.device) {
             // Pending, or in force since another session: the board dials again at once, with it.
             return Err(End::Closed(CloseCode::REKEY));
         }
@@ -121,9 +121,9 @@ impl Running {
     async fn handle_gateways_stored(&mut self, stored: &GatewaysStored) -> Result<(), End> {
         let store = &self.gateway.store;
         let outcome = if stored.sequence == 0 {
-            store.gateways_refused(&self.device, stored.epoch).await
+            store.gateways_refused(&self.key.device, stored.epoch).await
         } else {
-            store.gateways_stored(&self.device, stored.epoch).await
+            store.gateways_stored(&self.key.device, stored.epoch).await
         };
         outcome.map_err(|fault| self.store_failed(&fault))?;
         if stored.sequence != 0 {

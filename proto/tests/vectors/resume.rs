@@ -102,7 +102,7 @@ fn outcome(image: &[u8], accept: &Accept) -> &'static str {
     }
     let (len, digest) = match next_command(&mut delivery, &mut states) {
         Some(Command::CheckPrefix { len, digest }) => (len, digest),
-        None if states == [State::Offered] => return "ignored",
+        None if states.is_empty() => return "ignored",
         other => panic!("{other:?} instead of the check"),
     };
     assert_eq!((len, digest), (accept.image_offset, accept.prefix));
