@@ -23,6 +23,7 @@ check:
 	@.ci/test quick
 
 bench:
+	@.ci/prepare
 	cargo bench -p dialhome-gateway --bench gateway -- $(BENCH)
 
 clean:
