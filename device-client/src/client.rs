@@ -215,13 +215,11 @@ where
             let (worked, took_time) = self.work(now);
             moved |= worked;
             moved |= self.receive(now);
-            if self.machine.deadline().is_some_and(|due| due <= now)
-                && !matches!(self.machine.link_state(), LinkState::Down { .. })
-            {
+            if let Some(due) = self.machine.deadline().filter(|due| *due <= now) {
                 self.machine.handle_timeout(now);
-                moved = true;
-            } else if self.machine.deadline().is_some_and(|due| due <= now) {
-                self.machine.handle_timeout(now);
+                let is_down = matches!(self.machine.link_state(), LinkState::Down { .. });
+                // Without a link it may have been a dial's time, which is no work of the clock's.
+                moved |= !is_down || self.machine.deadline() != Some(due);
             }
             again = moved && !self.restarting;
             // After long work the deadlines count from a clock read afresh.

@@ -65,6 +65,8 @@ fn constants() -> Vec<(&'static str, String)> {
         OUTBOX_DETAIL_MAX,
         BOOT_ATTEMPTS_MAX,
         SUPERSEDED_MS,
+        CHUNK_MS,
+        STORE_AGAIN_MS,
     ]
     .to_vec();
     let ping = limits::PING_S;

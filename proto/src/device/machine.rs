@@ -12,7 +12,7 @@ use super::work::{BootAction, Work};
 use crate::code::{ByeReason, CloseCode, Reason, Refusal, SelfTest};
 use crate::frame::{Bye, GatewayFrame, Pong};
 use crate::id::{Handle, UpdateId};
-use crate::limits::{COMPONENTS_MAX, PING_TRANSFER_S, PONG_MS_MIN, WELCOME_MS};
+use crate::limits::{COMPONENTS_MAX, PING_TRANSFER_S, PONG_MS_MIN, STORE_AGAIN_MS, WELCOME_MS};
 use crate::link::DeviceKey;
 use crate::time::Millis;
 use heapless::{Deque, Vec};
@@ -42,7 +42,13 @@ pub struct Machine<'c> {
     pub(super) clean_from: Option<u32>,
     pub(super) claimed: u32,
     pub(super) self_test: SelfTest,
-    pub(super) journal_broken: bool,
+    /// Cells that the journal has refused, and when they are handed to it again.
+    pub(super) failed: u16,
+    store_again_at: Millis,
+    /// Epoch and number of the gateways before the statement that is being stored.
+    pub(super) gateways_before: (u32, u8),
+    /// When the last chunk came, or the window opened.
+    pub(super) chunk_at: Millis,
     pub(super) trial_seen: Millis,
     pub(super) linked: bool,
     /// A dial failed in this boot although the link was up.
@@ -119,7 +125,10 @@ impl<'c> Machine<'c> {
             clean_from: None,
             claimed,
             self_test: SelfTest::NOT_RUN,
-            journal_broken: false,
+            failed: 0,
+            store_again_at: now,
+            gateways_before: (0, 0),
+            chunk_at: now,
             trial_seen: now,
             linked: false,
             trial_heard_link: false,
@@ -389,6 +398,7 @@ impl<'c> Machine<'c> {
                     due: now.after(WELCOME_MS),
                 };
                 self.hello_due = true;
+                self.store_again();
                 self.restate = 0;
                 self.ping = None;
                 self.sent_at = now;
@@ -552,7 +562,8 @@ impl<'c> Machine<'c> {
                 None => self.sent_at.after(self.ping_ms()),
             }),
         };
-        [link, self.stage_deadline(), self.trial_deadline()]
+        let store = (self.failed != 0).then_some(self.store_again_at);
+        [link, store, self.stage_deadline(), self.trial_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -560,6 +571,9 @@ impl<'c> Machine<'c> {
 
     /// Looks at the clock.
     pub fn handle_timeout(&mut self, now: Millis) {
+        if self.store_again_at <= now {
+            self.store_again();
+        }
         match (self.link, self.ping) {
             (LinkState::Greeting { due }, _) if due <= now => {
                 self.last_close = CloseCode::NO_PONG;
@@ -644,7 +658,7 @@ impl<'c> Machine<'c> {
     }
 
     /// Drops an entry of the outbox, without losing the place of what was stated already.
-    fn unstate(&mut self, sequence: u32) -> Option<Said> {
+    pub(super) fn unstate(&mut self, sequence: u32) -> Option<Said> {
         let (place, said) = self.cells.outbox.settle(sequence)?;
         if place < self.restate && self.restate != usize::MAX {
             self.restate -= 1;
@@ -707,7 +721,20 @@ impl<'c> Machine<'c> {
     }
 
     pub(super) const fn dirty(&mut self, cell: Cell) {
+        // What failed goes along: an outcome must not come after the end of its trial.
+        self.store_again();
         self.dirty |= bit(cell);
+    }
+
+    /// Hands the journal what it has refused before.
+    const fn store_again(&mut self) {
+        self.dirty |= self.failed;
+        self.failed = 0;
+    }
+
+    /// Whether the journal does not hold what the outbox states.
+    pub(super) const fn is_outbox_held(&self) -> bool {
+        self.failed & !bit(Cell::Claim) != 0
     }
 
     /// Answers the works that name it.
@@ -719,7 +746,20 @@ impl<'c> Machine<'c> {
             }
             (Some(Work::Store(cell)), Err(_)) => {
                 self.dirty &= !bit(cell);
-                self.journal_broken = true;
+                if cell != Cell::Gateways {
+                    self.failed |= bit(cell);
+                }
+                // What follows in the order waits for it; the steps of a trial do not.
+                let waits = match cell {
+                    Cell::Keys | Cell::Image(_) | Cell::Outbox => {
+                        let end = bit(Cell::Claim) | bit(Cell::Trial);
+                        bit(Cell::Outbox) | if self.cells.trial.is_none() { end } else { 0 }
+                    }
+                    _ => 0,
+                };
+                self.failed |= self.dirty & waits;
+                self.dirty &= !waits;
+                self.store_again_at = now.after(STORE_AGAIN_MS);
                 self.journal_failed(cell);
             }
             (Some(_), result) => self.slot_worked(result, now),
@@ -728,7 +768,6 @@ impl<'c> Machine<'c> {
     }
 
     fn stored(&mut self, cell: Cell) {
-        self.journal_broken = false;
         if cell == Cell::Gateways {
             self.dial_anew();
         }

@@ -13,7 +13,7 @@ use crate::frame::{
     Resume,
 };
 use crate::id::{Digest, UpdateId};
-use crate::limits::{ACK_EVERY_MS, COMPONENTS_MAX};
+use crate::limits::{ACK_EVERY_MS, CHUNK_MS, COMPONENTS_MAX};
 use crate::manifest::{Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, recheck};
 use crate::statement;
 use crate::time::Millis;
@@ -95,7 +95,7 @@ impl Machine<'_> {
         }
         let wait = if self.cells.trial.is_some() {
             Some((Reason::ON_TRIAL, 30))
-        } else if self.journal_broken {
+        } else if self.failed != 0 {
             Some((Reason::STORAGE, 600))
         } else if !self.cells.outbox.has_room(0) {
             Some((Reason::OUTBOX_FULL, 30))
@@ -267,7 +267,7 @@ impl Machine<'_> {
     }
 
     /// Opens the window once the slot is ready.
-    fn prepared(&mut self) {
+    fn prepared(&mut self, now: Millis) {
         let (Some(active), Some(claim)) = (self.active, &mut self.cells.claim) else {
             return;
         };
@@ -287,6 +287,7 @@ impl Machine<'_> {
             component.window,
         );
         self.send_ack(receiving.committed(), receiving.limit());
+        self.chunk_at = now;
         self.stage = Stage::Receiving(receiving);
     }
 
@@ -299,6 +300,7 @@ impl Machine<'_> {
             self.leave(ByeReason::PROTOCOL_ERROR);
             return;
         }
+        self.chunk_at = now;
         if let Some(super::receiving::Todo::Write(span)) = receiving.todo(self.proof.len) {
             self.clean_from = self.clean_from.max(Some(span.offset + span.len));
         }
@@ -340,7 +342,7 @@ impl Machine<'_> {
             ) => {
                 *opened = true;
                 if erased == until {
-                    self.prepared();
+                    self.prepared(now);
                 }
             }
             (
@@ -357,7 +359,7 @@ impl Machine<'_> {
                     .min(*until);
                 let (erased, until) = (*erased, *until);
                 if erased == until {
-                    self.prepared();
+                    self.prepared(now);
                 } else {
                     self.progress(Phase::PREPARING, erased, until, now);
                 }
@@ -540,6 +542,7 @@ impl Machine<'_> {
             verifier,
         ) {
             Ok((statement, _)) => {
+                self.gateways_before = (epoch, self.cells.gateways);
                 self.cells.gateways_epoch = statement.epoch();
                 self.cells.gateways = u8::try_from(statement.gateways().count()).unwrap_or(0);
                 self.dirty(Cell::Gateways);
@@ -577,6 +580,21 @@ impl Machine<'_> {
             self.active = None;
             self.stage = Stage::Idle;
             self.out.clear();
+            return;
+        }
+        if cell == Cell::Gateways {
+            // The record is gone after this: the list stays the one that it was.
+            (self.cells.gateways_epoch, self.cells.gateways) = self.gateways_before;
+            let stated = self
+                .cells
+                .outbox
+                .entries()
+                .iter()
+                .find(|entry| matches!(entry.said, Said::GatewaysStored { .. }));
+            if let Some(sequence) = stated.map(|entry| entry.sequence) {
+                self.unstate(sequence);
+            }
+            self.send(Out::GatewaysRefused);
             return;
         }
         if let (true, Some(active)) = (self.stage.is_transfer(), self.active) {
@@ -671,13 +689,22 @@ impl Machine<'_> {
 
     pub(super) fn stage_deadline(&self) -> Option<Millis> {
         match &self.stage {
-            Stage::Receiving(receiving) => receiving.ack_due(),
+            Stage::Receiving(receiving) => {
+                let silent = self.chunk_at.after(CHUNK_MS);
+                let silent = receiving.is_ready().then_some(silent);
+                [receiving.ack_due(), silent].into_iter().flatten().min()
+            }
             _ => None,
         }
     }
 
     pub(super) fn stage_timeout(&mut self, now: Millis) {
         if let Stage::Receiving(receiving) = &mut self.stage {
+            if receiving.is_ready() && self.chunk_at.after(CHUNK_MS) <= now {
+                // The gateway lives and sends no chunk: the claim waits for its next Offer.
+                self.stop_transfer();
+                return;
+            }
             receiving.handle_timeout(now);
         }
     }

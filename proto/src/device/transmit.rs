@@ -57,7 +57,10 @@ impl Machine<'_> {
             self.hello_due = false;
             return self.write_hello(buffer);
         }
-        if let Some(entry) = self.cells.outbox.entries().get(self.restate) {
+        // What a cut would take back is not stated.
+        let held = self.is_outbox_held();
+        let entry = self.cells.outbox.entries().get(self.restate);
+        if let Some(entry) = entry.filter(|_| !held) {
             self.restate += 1;
             let sequence = entry.sequence;
             let frame: DeviceFrame<'_> = match entry.said {

@@ -5,6 +5,7 @@ mod board;
 mod delivery;
 mod device;
 mod ends;
+mod journal;
 mod session;
 
 use std::fmt::Write as _;
