@@ -115,6 +115,11 @@ pub struct Running {
     /// An `activate` or a `revert` was cut before its end, or failed half-way: `digest`
     /// is then unknown, and the client repeats the call.
     pub unfinished: bool,
+    /// The boot side holds this component's trial open: `revert` would bring an older
+    /// image back, or a bootloader goes back by itself unless `confirm` is called. Where
+    /// the journal knows of no trial (its cell was lost) the client calls `revert` at its
+    /// start, and never takes the image for confirmed.
+    pub on_trial: bool,
 }
 
 impl Running {
@@ -127,6 +132,7 @@ impl Running {
         version: "",
         counter: 0,
         unfinished: false,
+        on_trial: false,
     };
 }
 

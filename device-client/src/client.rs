@@ -11,7 +11,7 @@ use crate::random::Random;
 use crate::rng::Rng;
 use crate::slot::{Slot, SlotError};
 use crate::transport::Transport;
-use dialhome_proto::code::{ByeReason, DigestFrom, Reason, SelfTest};
+use dialhome_proto::code::{BootReason, ByeReason, DigestFrom, Reason, SelfTest};
 use dialhome_proto::device::{
     BootAction, CELL_LEN, Cell, Cells, ComponentConfig, Config, DialFault, GatewayList, KeyUse,
     LinkState, Machine, RunningImage, Work,
@@ -148,7 +148,7 @@ where
             };
             identity_lost |= !loaded && identity && used;
         }
-        let running = running(&mut parts.boot, config.components, &cells);
+        let (running, restarting) = running(&mut parts.boot, config.components, &cells);
         let key = key_in_force(&cells, provision.key, KeyUse::Current);
         let (mut random, _) = Random::start(&mut parts.journal, &key, &mut parts.rng);
         let drawn = random.draw(&mut parts.rng);
@@ -174,7 +174,7 @@ where
             tx_sent: 0,
             tx_len: 0,
             leave_due: None,
-            restarting: false,
+            restarting,
         }
     }
 
@@ -209,6 +209,14 @@ where
     /// Does what can be done now, and says when to call again.
     pub fn poll(&mut self, now: Millis) -> Wake {
         let mut again = false;
+        if self.restarting {
+            return Wake {
+                at: None,
+                on_receive: false,
+                on_send: false,
+                restarting: true,
+            };
+        }
         for _ in 0..STEPS_MAX {
             let mut moved = self.shake(now);
             moved |= self.transmit(now);
@@ -658,12 +666,14 @@ fn key_in_force(cells: &Cells, provisioned: &DeviceKey, which: KeyUse) -> Device
     DeviceKey::new(stored.unwrap_or(*provisioned.bytes()))
 }
 
-fn running(
-    boot: &mut impl Boot,
+/// What runs of each component, and whether the board restarts.
+fn running<B: Boot>(
+    boot: &mut B,
     components: &[ComponentConfig],
     cells: &Cells,
-) -> Vec<RunningImage, COMPONENTS_MAX> {
+) -> (Vec<RunningImage, COMPONENTS_MAX>, bool) {
     let mut all = Vec::new();
+    let mut restart = false;
     for (place, config) in components.iter().enumerate() {
         let trial = cells
             .trial
@@ -672,14 +682,25 @@ fn running(
         let size = trial
             .map(|trial| trial.image.size)
             .or_else(|| Machine::known_size(cells, place));
-        let found = boot
-            .running(config.component, size)
-            .unwrap_or(Running::UNKNOWN);
+        let ask = |boot: &mut B| {
+            let found = boot.running(config.component, size);
+            found.unwrap_or(Running::UNKNOWN)
+        };
+        let mut found = ask(boot);
+        // An image on trial of which the journal knows nothing: nobody could say any more
+        // of which update it is, or judge it.
+        if trial.is_none() && (found.on_trial || found.unfinished) {
+            let reverted = boot.revert(config.component);
+            // A board that says so again right after it went back would restart for ever.
+            restart |= reverted == Ok(Restart::Needed) && found.boot_reason != BootReason::REVERT;
+            found = ask(boot);
+        }
         if all.push(convert(&found)).is_err() {
             break;
         }
     }
-    all
+    let restarting = restart && boot.restart(BootReason::REVERT).is_ok();
+    (all, restarting)
 }
 
 fn convert(found: &Running) -> RunningImage {
@@ -696,6 +717,7 @@ fn convert(found: &Running) -> RunningImage {
         version: clipped(found.version),
         counter: found.counter,
         unfinished: found.unfinished,
+        on_trial: found.on_trial,
     }
 }
 

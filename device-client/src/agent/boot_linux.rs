@@ -265,6 +265,7 @@ impl Boot for LinuxBoot {
             } else {
                 Revert::NONE
             },
+            on_trial: switch.is_some(),
             ..Running::UNKNOWN
         };
         if switch

@@ -116,6 +116,20 @@ fn an_activated_image_is_installed_and_can_be_confirmed() {
 }
 
 #[test]
+fn an_open_trial_is_told_until_it_is_confirmed_or_undone() {
+    let board = Board::with_image("first");
+    assert!(!board.running().on_trial);
+    board.receive("second");
+    board.start().activate(&activation("second")).unwrap();
+    assert!(board.running().on_trial);
+    board.start().revert(0).unwrap();
+    assert!(!board.running().on_trial);
+    board.start().activate(&activation("second")).unwrap();
+    board.start().confirm(0).unwrap();
+    assert!(!board.running().on_trial);
+}
+
+#[test]
 fn a_revert_installs_the_old_image_again() {
     let board = Board::with_image("first");
     board.receive("second");

@@ -217,6 +217,7 @@ impl Boot for SimBoot {
             version: "",
             counter: 0,
             unfinished: false,
+            on_trial: !images.confirmed,
         })
     }
 

@@ -7,6 +7,7 @@ use dialhome_loadtest::sim::gate::update_id;
 use dialhome_loadtest::sim::net::{Break, Cut, Way};
 use dialhome_loadtest::sim::world::{KEY, Setup, World};
 use dialhome_proto::code::Reason;
+use dialhome_proto::device::Cell;
 use dialhome_proto::gateway::State;
 use dialhome_proto::manifest::TrialBudget;
 
@@ -365,4 +366,39 @@ fn a_new_key_and_a_new_list_survive_a_kill_a_cut_or_a_power_cut_at_every_step() 
 fn a_direct_change_without_a_restart_is_proven_the_same_way() {
     let mut world = half_way(Loader::Direct);
     confirmed(&mut world, "direct");
+}
+
+#[test]
+fn an_image_whose_trial_is_lost_from_the_journal_goes_back_and_is_never_confirmed_untested() {
+    let trial_cell = Cell::Trial.number();
+    for loader in [Loader::Patient, Loader::Strict, Loader::Direct] {
+        for lost in [None, Some(vec![0xff; 9])] {
+            let library = library(3000);
+            let setup = Setup {
+                loader,
+                ..Setup::default()
+            };
+            let mut world = one_update(setup, &library, Nature::Good);
+            let on_trial = world.run_until(DAY, |world| {
+                let cells = world.cells.borrow();
+                !world.images.borrow().is_final() && cells.contains_key(&trial_cell)
+            });
+            assert!(on_trial, "{}", world.describe());
+            world.cut_power();
+            match &lost {
+                Some(bytes) => world.cells.borrow_mut().insert(trial_cell, bytes.clone()),
+                None => world.cells.borrow_mut().remove(&trial_cell),
+            };
+            assert!(
+                world.run_until(8 * DAY, World::is_at_rest),
+                "{}",
+                world.describe()
+            );
+            // It was brought back, and then tried from the start.
+            let changes = world.images.borrow().changes;
+            assert_eq!(changes, 3, "{loader:?}: {}", world.describe());
+            check_end(&world, "lost trial");
+            assert_eq!(outcome(&world), (State::Confirmed, Reason::NONE));
+        }
+    }
 }

@@ -70,6 +70,8 @@ pub struct RunningImage {
     pub counter: u64,
     /// An `activate` or `revert` was cut before its end, or failed half-way.
     pub unfinished: bool,
+    /// The boot side holds its trial open.
+    pub on_trial: bool,
 }
 
 /// What the shell knows about link and board, for Hello; it may change at any time.

@@ -160,7 +160,17 @@ impl Machine<'_> {
         match (decision, place) {
             (Ok(accepted), Some(place)) => {
                 self.active = Some(Active { place, ..active });
-                if self.runs(place, &accepted.image.sha256) {
+                let runs = self.runs(place, &accepted.image.sha256);
+                if runs && self.running.get(place).is_some_and(|of| of.on_trial) {
+                    // Its trial was lost, and could not be undone at the start: nobody has tested it.
+                    self.stage = Stage::Idle;
+                    self.active = None;
+                    self.send(Out::Defer(Defer {
+                        update: active.update,
+                        reason: Reason::ON_TRIAL,
+                        for_s: 600,
+                    }));
+                } else if runs {
                     self.keep_running_image(place, &accepted.image);
                     self.end_update(Statement::CONFIRMED, Reason::ALREADY_RUNNING, "");
                 } else {

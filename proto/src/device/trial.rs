@@ -190,6 +190,9 @@ impl Machine<'_> {
         };
         self.dirty(Cell::Trial);
         self.keep_running_image(active.place, &trial.image);
+        if let Some(running) = self.running.get_mut(active.place) {
+            running.on_trial = false;
+        }
         self.drop_claim();
         self.end_update(Statement::CONFIRMED, Reason::NONE, "");
     }

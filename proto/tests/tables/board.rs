@@ -158,6 +158,7 @@ pub(crate) fn running(
         version: heapless::String::new(),
         counter: 1,
         unfinished: false,
+        on_trial: false,
     }
 }
 
