@@ -112,7 +112,8 @@ pub struct Delivery {
     held: bool,
     paused: bool,
     cancel: bool,
-    runs: bool,
+    /// Hello states another image as the one that runs.
+    runs_another: bool,
 }
 
 const _: () = assert!(
@@ -145,7 +146,8 @@ impl Delivery {
             held: false,
             paused: false,
             cancel,
-            runs: component.digest_from != DigestFrom::UNKNOWN && component.digest == plan.image,
+            runs_another: component.digest_from != DigestFrom::UNKNOWN
+                && component.digest != plan.image,
         };
         match standing {
             Standing::Well => delivery.enter(Stage::Well, State::Trial, Reason::NONE),
@@ -603,8 +605,8 @@ impl Delivery {
                     reason,
                 );
             }
-            // A confirmation counts only beside a Hello that states the image as the running one.
-            Statement::CONFIRMED if !self.runs => {
+            // A confirmation does not count beside a Hello that states another image as the running one.
+            Statement::CONFIRMED if self.runs_another => {
                 self.enter(Stage::Ended, State::Reverted, Reason::WRONG_IMAGE_RUNNING)
             }
             Statement::CONFIRMED => self.enter(Stage::Ended, State::Confirmed, reason),
