@@ -55,12 +55,12 @@ impl Board {
         })
     }
 
-    /// Whether the component was stated to run another image than this one.
-    pub(super) fn runs_another(&self, number: u8, digest: &Digest) -> bool {
+    /// Whether the component was stated to run this image.
+    pub(super) fn runs(&self, number: u8, digest: &Digest) -> bool {
         self.0.iter().any(|component| {
             component.number == number
                 && component.digest_from != DigestFrom::UNKNOWN
-                && component.digest != *digest
+                && component.digest == *digest
         })
     }
 

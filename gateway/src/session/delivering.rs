@@ -146,13 +146,16 @@ impl Running {
             reached: u32::try_from(known.sent.saturating_sub(known.resent)).unwrap_or(u32::MAX),
         };
         let cancel = open.intent.cancel_requested.is_some();
-        let delivery = Delivery::start(
+        let mut delivery = Delivery::start(
             plan,
             &component,
             self.session.receive_buffer(),
             counters,
             cancel,
         );
+        if open.state.state == State::Trial {
+            delivery.seen_on_trial();
+        }
         self.gateway
             .registry
             .transfers
@@ -251,7 +254,7 @@ impl Running {
                 self.board.end_trial(component);
                 self.drop_delivery();
                 // Another update may have waited behind this one.
-                self.handle.wake();
+                self.handle.tell();
             }
         }
         if moved {

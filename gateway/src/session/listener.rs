@@ -1,5 +1,6 @@
 //! Accepting boards and shaking hands, within bounds (spec/protocol.md sections 1 and 2).
 
+use super::parking;
 use super::place::Place;
 use super::registry::Handle;
 use super::run::Running;
@@ -52,6 +53,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Future<Output = ()>) {
     let tasks = TaskTracker::new();
     let mut wakes = gateway.store.subscribe_wakes();
+    let attendant = tokio::spawn(parking::attend(Arc::clone(&gateway), tasks.clone()));
     tokio::pin!(until);
     loop {
         tokio::select! {
@@ -72,8 +74,16 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
     }
     drop(listener);
     crate::admin::Live::close_all(&*gateway.registry, CloseCode::STOPPING);
-    tasks.close();
-    let _ = tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await;
+    let _ = tokio::time::timeout(Duration::from_secs(10), async {
+        // Parked sessions are told as well; each is a task again while it says Close.
+        while !gateway.registry.is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tasks.close();
+        tasks.wait().await;
+    })
+    .await;
+    attendant.abort();
 }
 
 fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
@@ -91,7 +101,11 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
         drop(place);
         match shaken {
             Ok(Some((stream, records, key))) => {
-                let handle = Arc::new(Handle::new(gateway.store.next_generation(), peer));
+                let handle = Arc::new(Handle::new(
+                    gateway.store.next_generation(),
+                    peer,
+                    gateway.parking.names(),
+                ));
                 let session = Session::new(records, clock());
                 let running = Running::new(gateway, stream, session, key, handle);
                 // A task of its own: the session's memory is then not the handshake's too.

@@ -1,11 +1,12 @@
 //! The boards' sessions: accept, shake hands, greet, deliver (spec/protocol.md sections 1 to 5 and 8).
 //!
-//! An idle session is a small future around a [`dialhome_proto::gateway::Session`]: it
-//! owns no buffer. Buffers, and the delivery with its image, exist while there is work.
+//! An idle session is a value in the parking: a [`dialhome_proto::gateway::Session`] and
+//! its socket. A task, buffers, and the delivery with its image exist while there is work.
 
 mod board;
 mod delivering;
 mod listener;
+mod parking;
 mod place;
 mod registry;
 mod run;
@@ -47,6 +48,7 @@ pub struct Gateway {
     /// The open sessions.
     pub registry: Arc<Registry>,
     responder: Responder,
+    parking: parking::Parking,
 }
 
 impl Gateway {
@@ -58,6 +60,7 @@ impl Gateway {
             images,
             registry: Arc::default(),
             responder: Responder::default(),
+            parking: parking::Parking::default(),
         })
     }
 }

@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
 
 /// Times of one device within an hour that another session took over, before it is
 /// called a duplicate identity.
@@ -26,14 +27,17 @@ pub(super) struct Handle {
     /// When the board was heard last, and the interval at which it must be, in milliseconds.
     heard: AtomicU64,
     ping_ms: AtomicU64,
-    /// The session's task, while it waits.
+    /// The session's task while it waits, or the handle itself while it is parked.
     waiting: Mutex<Option<Waker>>,
+    /// Where a parked session is named when something has come for it.
+    names: UnboundedSender<u64>,
+    named: AtomicBool,
     woken: AtomicBool,
     close: AtomicU8,
 }
 
 impl Handle {
-    pub(super) fn new(generation: u64, peer: SocketAddr) -> Self {
+    pub(super) fn new(generation: u64, peer: SocketAddr, names: UnboundedSender<u64>) -> Self {
         Self {
             generation,
             peer,
@@ -41,6 +45,8 @@ impl Handle {
             heard: AtomicU64::new(clock().0),
             ping_ms: AtomicU64::new(u64::MAX),
             waiting: Mutex::new(None),
+            names,
+            named: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             close: AtomicU8::new(0),
         }
@@ -73,6 +79,21 @@ impl Handle {
         Poll::Pending
     }
 
+    /// From here on a wake names the session anew.
+    pub(super) fn forget_name(&self) {
+        self.named.store(false, Ordering::Release);
+    }
+
+    /// Whether the session was named since.
+    pub(super) fn is_named(&self) -> bool {
+        self.named.load(Ordering::Acquire)
+    }
+
+    /// Lets the waker go: a parked session's is the handle itself.
+    pub(super) fn forget_waker(&self) {
+        *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn notify(&self) {
         let waiting = self
             .waiting
@@ -97,7 +118,7 @@ impl Handle {
         }
     }
 
-    pub(super) fn wake(&self) {
+    pub(super) fn tell(&self) {
         self.woken.store(true, Ordering::Release);
         self.notify();
     }
@@ -105,6 +126,19 @@ impl Handle {
     fn close(&self, code: CloseCode) {
         self.close.store(code.0, Ordering::Release);
         self.notify();
+    }
+}
+
+impl Wake for Handle {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.named.swap(true, Ordering::AcqRel) {
+            // The attendant is gone only when the gateway is.
+            let _ = self.names.send(self.generation);
+        }
     }
 }
 
@@ -178,10 +212,10 @@ impl Registry {
         match device {
             Some(device) => {
                 if let Some(handle) = self.sessions.get(device) {
-                    handle.wake();
+                    handle.tell();
                 }
             }
-            None => self.sessions.iter().for_each(|handle| handle.wake()),
+            None => self.sessions.iter().for_each(|handle| handle.tell()),
         }
     }
 
@@ -240,7 +274,7 @@ impl Live for Registry {
 
     fn wake(&self, device: &str) {
         if let Some(handle) = self.sessions.get(device) {
-            handle.wake();
+            handle.tell();
         }
     }
 

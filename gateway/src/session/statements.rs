@@ -80,7 +80,7 @@ impl Running {
         let lies = state == State::Confirmed
             && known.is_some_and(|known| {
                 dialhome_proto::id::Digest::from_hex(&known.digest)
-                    .is_some_and(|digest| self.board.runs_another(report.component, &digest))
+                    .is_some_and(|digest| !self.board.runs(report.component, &digest))
             });
         let (state, reason) = if lies {
             (State::Reverted, Reason::WRONG_IMAGE_RUNNING)

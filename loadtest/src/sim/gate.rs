@@ -295,13 +295,17 @@ impl Gate {
         let store = self.store.borrow();
         let component = hello.components[0];
         peer.delivery = store.open_update(&component).map(|update| {
-            Delivery::start(
+            let mut delivery = Delivery::start(
                 update.plan,
                 &component,
                 hello.receive_buffer,
                 update.counters,
                 update.cancel,
-            )
+            );
+            if update.state == State::Trial {
+                delivery.seen_on_trial();
+            }
+            delivery
         });
     }
 

@@ -112,8 +112,10 @@ pub struct Delivery {
     held: bool,
     paused: bool,
     cancel: bool,
-    /// Hello states another image as the one that runs.
-    runs_another: bool,
+    /// Whether the planned image is the one that runs, where Hello knows.
+    runs: Option<bool>,
+    /// An earlier Hello stated it, on trial.
+    seen: bool,
 }
 
 const _: () = assert!(
@@ -146,8 +148,9 @@ impl Delivery {
             held: false,
             paused: false,
             cancel,
-            runs_another: component.digest_from != DigestFrom::UNKNOWN
-                && component.digest != plan.image,
+            runs: (component.digest_from != DigestFrom::UNKNOWN)
+                .then_some(component.digest == plan.image),
+            seen: false,
         };
         match standing {
             Standing::Well => delivery.enter(Stage::Well, State::Trial, Reason::NONE),
@@ -169,6 +172,12 @@ impl Delivery {
             }
         }
         delivery
+    }
+
+    /// The record says that a Hello stated the image on trial before: a board that cannot
+    /// read what runs now may still confirm it.
+    pub const fn seen_on_trial(&mut self) {
+        self.seen = true;
     }
 
     /// The plan that it carries out.
@@ -605,8 +614,8 @@ impl Delivery {
                     reason,
                 );
             }
-            // A confirmation does not count beside a Hello that states another image as the running one.
-            Statement::CONFIRMED if self.runs_another => {
+            // A confirmation counts only where the image was stated as the one that runs.
+            Statement::CONFIRMED if !self.runs.unwrap_or(self.seen) => {
                 self.enter(Stage::Ended, State::Reverted, Reason::WRONG_IMAGE_RUNNING)
             }
             Statement::CONFIRMED => self.enter(Stage::Ended, State::Confirmed, reason),
