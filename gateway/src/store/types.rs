@@ -1,4 +1,4 @@
-//! The records of the store (PROTOCOL.md "Records in the store": one writer each, whole-record upserts).
+//! The records of the store: one writer each, whole-record upserts with a revision.
 
 use std::borrow::Borrow;
 use std::fmt;
