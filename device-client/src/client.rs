@@ -188,11 +188,6 @@ where
         &mut self.parts
     }
 
-    /// Gives the porter's parts back, for the next boot of a simulated board.
-    pub fn into_parts(self) -> Parts<T, S, J, B, R> {
-        self.parts
-    }
-
     /// Says Bye(stopping); call [`Self::poll`] until [`Self::has_left`].
     pub fn stop(&mut self) {
         self.machine.leave(ByeReason::STOPPING);

@@ -185,7 +185,6 @@ pub(super) async fn rotate_key(
     Name(id): Name,
 ) -> Result<Json<DeviceDoc>, ApiError> {
     admin.store.rotate_key(&id).await?;
-    admin.live.wake(&id);
     admin.device(&id).await
 }
 
@@ -216,7 +215,6 @@ pub(super) async fn set_gateways(
         ));
     }
     admin.store.set_gateways(&id, statement).await?;
-    admin.live.wake(&id);
     admin.device(&id).await
 }
 
@@ -224,7 +222,6 @@ pub(super) async fn set_gateways(
 #[utoipa::path(post, path = "/v1/devices/{id}/hold", responses((status = 200, body = DeviceDoc), (status = 404, body = ErrorDoc)))]
 pub(super) async fn hold(State(admin): Api, Name(id): Name) -> Result<Json<DeviceDoc>, ApiError> {
     admin.store.set_device_hold(&id, true).await?;
-    admin.live.wake(&id);
     admin.device(&id).await
 }
 
@@ -235,6 +232,5 @@ pub(super) async fn release(
     Name(id): Name,
 ) -> Result<Json<DeviceDoc>, ApiError> {
     admin.store.set_device_hold(&id, false).await?;
-    admin.live.wake(&id);
     admin.device(&id).await
 }

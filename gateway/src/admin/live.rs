@@ -40,8 +40,6 @@ pub trait Live: Send + Sync + 'static {
     fn presence(&self, device: &str) -> Presence;
     /// Counts over all devices.
     fn counts(&self) -> LiveCounts;
-    /// The device's work may have changed.
-    fn wake(&self, device: &str);
     /// Ends the device's session with this close code.
     fn close(&self, device: &str, code: dialhome_proto::code::CloseCode);
     /// Ends every session: the store was replaced by a backup.
@@ -63,8 +61,6 @@ impl Live for NoSessions {
     fn counts(&self) -> LiveCounts {
         LiveCounts::default()
     }
-
-    fn wake(&self, _: &str) {}
 
     fn close(&self, _: &str, _: dialhome_proto::code::CloseCode) {}
 

@@ -123,7 +123,6 @@ pub(super) async fn create(
         max_bytes: new.max_bytes,
     };
     let created = admin.store.push(push).await?;
-    admin.live.wake(&created.update.device);
     let update = admin.dress_update(created.update).await?;
     let status = if created.joined {
         StatusCode::OK
@@ -157,7 +156,6 @@ pub(super) async fn cancel(
     Name(update): Name,
 ) -> Result<Json<UpdateDoc>, ApiError> {
     let doc = admin.store.cancel_update(id(&update)?).await?;
-    admin.live.wake(&doc.device);
     Ok(Json(admin.dress_update(doc).await?))
 }
 
@@ -169,6 +167,5 @@ pub(super) async fn abandon(
     Name(update): Name,
 ) -> Result<Json<UpdateDoc>, ApiError> {
     let doc = admin.store.abandon_update(id(&update)?).await?;
-    admin.live.wake(&doc.device);
     Ok(Json(admin.dress_update(doc).await?))
 }

@@ -35,7 +35,7 @@ pub const BATCH_MAX: usize = 128 * 1024;
 pub const STALLED_MS: u64 = 5 * 60 * 1000;
 /// Time for a Close to leave, in milliseconds.
 pub const CLOSE_MS: u64 = 5_000;
-/// Payload bytes that a delivery may send, of all at once, before it lets others run.
+/// Turns that a session takes in a row before it lets others run.
 const TURNS_MAX: usize = 16;
 
 /// What every session shares.

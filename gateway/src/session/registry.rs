@@ -272,12 +272,6 @@ impl Live for Registry {
         }
     }
 
-    fn wake(&self, device: &str) {
-        if let Some(handle) = self.sessions.get(device) {
-            handle.tell();
-        }
-    }
-
     fn close(&self, device: &str, code: CloseCode) {
         if let Some(handle) = self.sessions.get(device) {
             handle.close(code);

@@ -18,12 +18,10 @@ use dialhome_proto::link::{DeviceKey, record_len};
 use dialhome_proto::time::Millis;
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 
 /// Record numbers that are kept for a Close: more than one batch of chunks.
 const RECORDS_KEPT: u64 = 4_096;
@@ -101,21 +99,16 @@ impl Running {
 
     /// Serves the board until the session ends, and records how.
     ///
-    /// It ends early, without an end, when the session is parked. An `async fn` would keep its
-    /// argument twice, as given and as moved into its body; a block uses what it captured.
-    #[expect(clippy::manual_async_fn, reason = "see above")]
-    pub(super) fn run(mut self) -> impl Future<Output = ()> + Send {
-        async move {
-            loop {
-                if let Some(end) = self.serve().await {
-                    Box::pin(self.finish(end)).await;
-                    return;
-                }
-                let gateway = Arc::clone(&self.gateway);
-                match gateway.parking.park(self) {
-                    Some(back) => self = back,
-                    None => return,
-                }
+    /// It ends early, without an end, when the session is parked.
+    pub(super) async fn run(mut self) {
+        loop {
+            if let Some(end) = self.serve().await {
+                return Box::pin(self.finish(end)).await;
+            }
+            let gateway = Arc::clone(&self.gateway);
+            match gateway.parking.park(self) {
+                Some(back) => self = back,
+                None => return,
             }
         }
     }
@@ -147,9 +140,11 @@ impl Running {
             // A board whose answers pile up unread is not heard until it reads.
             let hearing = self.unwritten() < 2 * BATCH_MAX;
             let most = Duration::from_millis(self.deadline().since(clock()));
-            let time = pin!(tokio::time::sleep(most));
-            if self.wait(hearing, sending, time).await.is_err() {
-                return Some(End::Lost);
+            tokio::select! {
+                ready = self.stream.readable(), if hearing => if ready.is_err() { return Some(End::Lost) },
+                ready = self.stream.writable(), if sending => if ready.is_err() { return Some(End::Lost) },
+                () = poll_fn(|context| self.handle.poll_changed(context)) => {}
+                () = tokio::time::sleep(most) => {}
             }
         }
     }
@@ -166,29 +161,6 @@ impl Running {
         let mut context = Context::from_waker(&waker);
         self.stream.poll_read_ready(&mut context).is_ready()
             || self.handle.poll_changed(&context).is_ready()
-    }
-
-    /// Waits for bytes while they are wanted, for room while there is something to send,
-    /// for a change, or for the time. Polled by hand, since the futures of `readable`, `writable` and
-    /// `notified` would make every idle session 250 bytes larger.
-    fn wait<'w>(
-        &'w self,
-        hearing: bool,
-        sending: bool,
-        mut time: Pin<&'w mut Sleep>,
-    ) -> impl Future<Output = io::Result<()>> + 'w {
-        poll_fn(move |context| {
-            if hearing && let Poll::Ready(ready) = self.stream.poll_read_ready(context) {
-                return Poll::Ready(ready);
-            }
-            if sending && let Poll::Ready(ready) = self.stream.poll_write_ready(context) {
-                return Poll::Ready(ready);
-            }
-            if self.handle.poll_changed(context).is_ready() {
-                return Poll::Ready(Ok(()));
-            }
-            time.as_mut().poll(context).map(Ok)
-        })
     }
 
     /// Does what can be done now; true where something moved.
@@ -255,8 +227,7 @@ impl Running {
     /// Reads what has arrived and handles each whole record.
     async fn read(&mut self) -> Result<bool, End> {
         let mut probe = [0_u8; 1];
-        let nothing_kept = self.busy.as_ref().is_none_or(|busy| busy.rx.is_empty());
-        if nothing_kept && self.busy.is_none() {
+        if self.busy.is_none() {
             // A look that costs no buffer; what was read is kept below.
             match self.stream.try_read(&mut probe) {
                 Ok(0) => return Err(End::Lost),
@@ -519,10 +490,6 @@ impl Running {
             CloseCode::INTERNAL => 60,
             _ => 0,
         };
-        if !self.session.is_greeted() && code != CloseCode::FRAME_NOT_ALLOWED {
-            // Before Hello the board's receive buffer is not known, but a Close fits every one.
-            tracing::debug!(device = %self.key.device, %code, "closing before Hello");
-        }
         // Whole records only: a half-written one must be finished before the Close.
         let _ = self.send(
             &Close {

@@ -87,13 +87,6 @@ impl Session {
         self.ping_s
     }
 
-    /// The board takes the interval that was advised.
-    pub const fn advised(&mut self, ping_s: u32) {
-        if ping_s > self.ping_s {
-            self.ping_s = ping_s;
-        }
-    }
-
     /// Takes a frame that was opened with this session's keys.
     ///
     /// # Errors
