@@ -1,0 +1,2 @@
+//! What every board of this folder shares.
+#![no_std]

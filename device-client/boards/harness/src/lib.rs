@@ -1,0 +1,1 @@
+//! Runs the boards' firmware in QEMU against a real gateway.

@@ -1,0 +1,2 @@
+//! Written later in this change.
+#![no_std]
