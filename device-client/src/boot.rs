@@ -105,7 +105,7 @@ pub struct Running {
     pub digest_from: DigestFrom,
     /// Why it was started.
     pub boot_reason: BootReason,
-    /// What the board can do about the next image if that is bad.
+    /// Who puts the old image back if the next one is bad (spec/protocol.md section 9.4).
     pub revert: Revert,
     /// Version that the image itself knows, at most 32 bytes; empty: unknown. The
     /// journal's manifest goes first where it names this digest.

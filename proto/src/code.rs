@@ -89,11 +89,13 @@ codes! {
     }
 }
 codes! {
-    /// What a board can do about a bad image of a component.
+    /// What a board can do about a bad image of a component, and who puts the old one back
+    /// (spec/protocol.md section 9.4).
     Revert {
         0 NONE "none",
         1 RESTORE_COPY "restore_copy",
         2 SWAP "swap",
+        3 BY_IMAGE "by_image",
     }
 }
 codes! {

@@ -220,7 +220,7 @@ pub struct ComponentRecord {
     pub boot_reason: String,
     /// The update that is on trial, 16 hexadecimal digits.
     pub trial: Option<String>,
-    /// What the board can do about a bad image: `swap`, `restore_copy` or `none`.
+    /// Who puts the old image back if the next one is bad: `swap`, `restore_copy`, `by_image` or `none`.
     pub revert: String,
     /// Largest image that fits, in bytes.
     pub slot_size: u32,
