@@ -40,6 +40,10 @@ pub struct Provision<'p> {
     /// Whom images are trusted from, unless the journal has a newer set; without one
     /// every update is refused.
     pub trust: Option<&'p TrustSet>,
+    /// 32 random bytes from the machine that provisioned the board, different for each
+    /// board; `None` where the system's own randomness makes them needless. Mixed into
+    /// the board's randomness at every boot (spec/security.md section 7).
+    pub seed: Option<&'p [u8; 32]>,
 }
 
 /// What the porter implements, together.
@@ -150,7 +154,8 @@ where
         }
         let (running, restarting) = running(&mut parts.boot, config.components, &cells);
         let key = key_in_force(&cells, provision.key, KeyUse::Current);
-        let (mut random, _) = Random::start(&mut parts.journal, &key, &mut parts.rng);
+        let (mut random, _) =
+            Random::start(&mut parts.journal, &key, provision.seed, &mut parts.rng);
         let drawn = random.draw(&mut parts.rng);
         let seed = drawn
             .first_chunk::<8>()

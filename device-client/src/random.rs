@@ -1,12 +1,12 @@
 //! Randomness that a board without a generator can answer for (spec/security.md,
-//! board randomness): the journal's seed, the device key and the board's noise,
-//! mixed at boot; the next seed is durable before the first byte is used.
+//! randomness): the journal's seed, the device key, the provisioned seed and the board's
+//! noise, mixed at boot; the next seed is durable before the first byte is used.
 
 use crate::journal::{Journal, JournalError};
 use crate::rng::Rng;
 use dialhome_proto::device::Cell;
 use dialhome_proto::link::DeviceKey;
-use hkdf::Hkdf;
+use hkdf::{Hkdf, HkdfExtract};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -19,18 +19,26 @@ pub(crate) struct Random {
 impl Random {
     /// Mixes a new stream, and stores the seed of the next boot first. Where the
     /// journal fails, the stream still holds the board's noise and the old seed.
+    /// `provisioned` is what a board has before its journal holds a seed, and mixes
+    /// in at every boot.
     pub(crate) fn start(
         journal: &mut impl Journal,
         key: &DeviceKey,
+        provisioned: Option<&[u8; 32]>,
         rng: &mut impl Rng,
     ) -> (Self, Result<(), JournalError>) {
-        let mut input = Zeroizing::new([0_u8; 96]);
-        let (seed, rest) = input.split_at_mut(32);
-        let (device, noise) = rest.split_at_mut(32);
-        let loaded = journal.load(Cell::Seed.number(), seed);
-        device.copy_from_slice(key.bytes());
-        rng.fill(noise);
-        let mixed = Hkdf::<Sha256>::new(Some(b"dialhome seed 1"), &*input);
+        let mut piece = Zeroizing::new([0_u8; 32]);
+        let mut mixer = HkdfExtract::<Sha256>::new(Some(b"dialhome seed 1"));
+        let loaded = journal.load(Cell::Seed.number(), &mut *piece);
+        mixer.input_ikm(&*piece);
+        mixer.input_ikm(key.bytes());
+        rng.fill(&mut *piece);
+        mixer.input_ikm(&*piece);
+        // Last, because it may be missing: the pieces before it have a fixed length.
+        if let Some(seed) = provisioned {
+            mixer.input_ikm(seed);
+        }
+        let (_, mixed) = mixer.finalize();
         let mut next = Zeroizing::new([0; 32]);
         let mut stream = Zeroizing::new([0; 32]);
         expand(&mixed, b"next seed", &mut next);

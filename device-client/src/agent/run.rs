@@ -178,6 +178,7 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
         key: &key,
         gateways: &gateways,
         trust: config.trust.as_ref(),
+        seed: None,
     };
     let parts = client::Parts {
         transport,

@@ -318,6 +318,7 @@ impl World {
             key: self.key,
             gateways: &["gateway:7040"],
             trust: Some(self.trust),
+            seed: None,
         };
         self.client = Some(Box::new(Client::start(
             config,
