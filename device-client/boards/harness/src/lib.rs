@@ -1,1 +1,12 @@
-//! Runs the boards' firmware in QEMU against a real gateway.
+//! Runs the boards' firmware in QEMU against a real gateway: what `make board-test` stands on.
+//!
+//! [`firmware`] builds the images and makes variants of them, [`qemu`] runs a machine,
+//! [`site`] is the gateway with its operator, and each board has a module for what is
+//! its own.
+
+pub mod error;
+pub mod firmware;
+pub mod qemu;
+pub mod site;
+
+pub use error::Error;
