@@ -12,6 +12,7 @@ pub mod boot;
 pub mod client;
 pub mod crypto;
 pub mod journal;
+pub mod provision;
 mod random;
 pub mod rng;
 pub mod slot;

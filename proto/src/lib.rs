@@ -15,7 +15,10 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod manifest;
+pub mod provision;
 pub mod statement;
 pub mod time;
 pub mod trust;
 mod wire;
+
+pub use wire::Texts;

@@ -28,6 +28,8 @@ pub const COMPONENTS_MAX: usize = 4;
 pub const GATEWAYS_MAX: usize = 4;
 /// Public keys in a TrustSet, at most.
 pub const TRUST_KEYS_MAX: usize = 4;
+/// Pins of gateway keys in a provisioning record, at most.
+pub const PINS_MAX: usize = 4;
 /// Signatures in a manifest or statement, at most.
 pub const SIGNATURES_MAX: usize = 3;
 /// Longest version text and client text, in bytes.

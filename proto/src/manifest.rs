@@ -18,7 +18,7 @@ use crate::limits::{
 };
 use crate::limits::{TRIAL_AWAKE_S, TRIAL_BOOTS, TRIAL_DIALS};
 use crate::trust::Signatures;
-use crate::wire::Reader;
+use crate::wire::{Reader, Texts, TextsFault};
 
 /// The bytes that every manifest begins with, so that no other signed text can pass for one.
 pub const PREFIX: &[u8; 19] = b"dialhome manifest 1";
@@ -33,7 +33,7 @@ pub struct Manifest<'a> {
     product: &'a str,
     flags: u8,
     trial: TrialBudget,
-    devices: Devices<'a>,
+    devices: Texts<'a>,
     entries: Entries<'a>,
     signatures: Signatures<'a>,
 }
@@ -86,7 +86,7 @@ impl<'a> Manifest<'a> {
 
     /// The devices that it is for; none: every device of the product.
     #[must_use]
-    pub const fn devices(&self) -> Devices<'a> {
+    pub const fn devices(&self) -> Texts<'a> {
         self.devices
     }
 
@@ -135,7 +135,7 @@ pub(crate) struct Body<'a> {
     product: &'a str,
     flags: u8,
     trial: TrialBudget,
-    devices: Devices<'a>,
+    devices: Texts<'a>,
     entries: Entries<'a>,
 }
 
@@ -150,7 +150,7 @@ impl<'a> Body<'a> {
         }
         let flags = reader.take().ok_or(ManifestFault::Malformed)?;
         let trial = TrialBudget::read(&mut reader).ok_or(ManifestFault::Malformed)?;
-        let devices = Devices::parse(&mut reader)?;
+        let devices = Texts::parse(&mut reader, MANIFEST_DEVICES_MAX, is_name)?;
         let entries = Entries::parse(&mut reader)?;
         Ok((
             Self {
@@ -205,40 +205,6 @@ impl TrialBudget {
                 self.awake_s
             },
         }
-    }
-}
-
-/// The device ids that a manifest is limited to.
-#[derive(Clone, Copy, Debug)]
-pub struct Devices<'a> {
-    left: u32,
-    reader: Reader<'a>,
-}
-
-impl<'a> Devices<'a> {
-    fn parse(reader: &mut Reader<'a>) -> Result<Self, ManifestFault> {
-        let left = reader
-            .count(MANIFEST_DEVICES_MAX)
-            .ok_or(ManifestFault::Devices)?;
-        let devices = Self {
-            left,
-            reader: *reader,
-        };
-        for _ in 0..left {
-            if !is_name(reader.take().ok_or(ManifestFault::Malformed)?) {
-                return Err(ManifestFault::Devices);
-            }
-        }
-        Ok(devices)
-    }
-}
-
-impl<'a> Iterator for Devices<'a> {
-    type Item = &'a str;
-
-    fn next(&mut self) -> Option<&'a str> {
-        self.left = self.left.checked_sub(1)?;
-        self.reader.take()
     }
 }
 
@@ -444,6 +410,15 @@ pub enum ManifestFault {
     HardwareRange,
     /// Not 1..=3 signatures, or bytes after the last one.
     Signatures,
+}
+
+impl From<TextsFault> for ManifestFault {
+    fn from(fault: TextsFault) -> Self {
+        match fault {
+            TextsFault::Malformed => Self::Malformed,
+            TextsFault::Wrong => Self::Devices,
+        }
+    }
 }
 
 impl fmt::Display for ManifestFault {

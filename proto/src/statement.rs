@@ -8,7 +8,7 @@ use crate::code::Reason;
 use crate::id::{SignerId, is_name};
 use crate::limits::{GATEWAY_MAX, GATEWAY_MIN, GATEWAYS_MAX, SIGNATURES_MAX, STATEMENT_MAX};
 use crate::trust::{SignatureVerified, Signatures, TrustSet, VerifySignature, encode_signatures};
-use crate::wire::{Reader, Writer};
+use crate::wire::{Reader, Texts, TextsFault, Writer};
 
 /// The bytes that every gateways statement begins with.
 pub const PREFIX: &[u8; 19] = b"dialhome gateways 1";
@@ -52,7 +52,7 @@ impl<'a> GatewaysStatement<'a> {
 
     /// The gateways, HOST:PORT each, in the order of dialling: 1..=4.
     #[must_use]
-    pub const fn gateways(&self) -> Gateways<'a> {
+    pub const fn gateways(&self) -> Texts<'a> {
         self.fields.gateways
     }
 
@@ -136,7 +136,7 @@ impl core::error::Error for Refused {}
 struct Body<'a> {
     device: &'a str,
     epoch: u32,
-    gateways: Gateways<'a>,
+    gateways: Texts<'a>,
 }
 
 impl<'a> Body<'a> {
@@ -151,7 +151,10 @@ impl<'a> Body<'a> {
         if epoch == 0 {
             return Err(StatementFault::EpochZero);
         }
-        let gateways = Gateways::parse(&mut reader)?;
+        let gateways = Texts::parse(&mut reader, GATEWAYS_MAX, is_endpoint)?;
+        if gateways.is_empty() {
+            return Err(StatementFault::Gateways);
+        }
         Ok((
             Self {
                 device,
@@ -160,41 +163,6 @@ impl<'a> Body<'a> {
             },
             reader.rest(),
         ))
-    }
-}
-
-/// The gateways of a statement, HOST:PORT each.
-#[derive(Clone, Copy, Debug)]
-pub struct Gateways<'a> {
-    left: u32,
-    reader: Reader<'a>,
-}
-
-impl<'a> Gateways<'a> {
-    fn parse(reader: &mut Reader<'a>) -> Result<Self, StatementFault> {
-        let left = reader
-            .count(GATEWAYS_MAX)
-            .filter(|count| *count != 0)
-            .ok_or(StatementFault::Gateways)?;
-        let gateways = Self {
-            left,
-            reader: *reader,
-        };
-        for _ in 0..left {
-            if !is_endpoint(reader.take().ok_or(StatementFault::Malformed)?) {
-                return Err(StatementFault::Gateways);
-            }
-        }
-        Ok(gateways)
-    }
-}
-
-impl<'a> Iterator for Gateways<'a> {
-    type Item = &'a str;
-
-    fn next(&mut self) -> Option<&'a str> {
-        self.left = self.left.checked_sub(1)?;
-        self.reader.take()
     }
 }
 
@@ -291,6 +259,15 @@ pub enum StatementFault {
     Gateways,
     /// Not 1..=3 signatures, or bytes after the last one.
     Signatures,
+}
+
+impl From<TextsFault> for StatementFault {
+    fn from(fault: TextsFault) -> Self {
+        match fault {
+            TextsFault::Malformed => Self::Malformed,
+            TextsFault::Wrong => Self::Gateways,
+        }
+    }
 }
 
 impl fmt::Display for StatementFault {

@@ -28,6 +28,14 @@ impl<'a> Reader<'a> {
         Some(value)
     }
 
+    /// The next `count` times `N` bytes as they are.
+    pub(crate) fn arrays<const N: usize>(&mut self, count: u32) -> Option<&'a [[u8; N]]> {
+        let len = usize::try_from(count).ok()?.checked_mul(N)?;
+        let (values, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(values.as_chunks().0)
+    }
+
     /// A list's count; `None` where it is above `max`.
     pub(crate) fn count(&mut self, max: usize) -> Option<u32> {
         self.take::<u32>()
@@ -41,6 +49,57 @@ impl<'a> Reader<'a> {
     /// Bytes not read yet.
     pub(crate) const fn rest(self) -> &'a [u8] {
         self.0
+    }
+}
+
+/// A list of texts that were all checked when it was read: names of devices, or gateways.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a> {
+    left: u32,
+    reader: Reader<'a>,
+}
+
+/// Why a list of texts cannot be read.
+pub(crate) enum TextsFault {
+    /// The bytes end early, or are no text.
+    Malformed,
+    /// There are too many, or one of them is not what it must be.
+    Wrong,
+}
+
+impl<'a> Texts<'a> {
+    /// Reads at most `max` texts, each of which must pass `check`.
+    pub(crate) fn parse(
+        reader: &mut Reader<'a>,
+        max: usize,
+        check: fn(&str) -> bool,
+    ) -> Result<Self, TextsFault> {
+        let left = reader.count(max).ok_or(TextsFault::Wrong)?;
+        let texts = Self {
+            left,
+            reader: *reader,
+        };
+        for _ in 0..left {
+            if !check(reader.take().ok_or(TextsFault::Malformed)?) {
+                return Err(TextsFault::Wrong);
+            }
+        }
+        Ok(texts)
+    }
+
+    /// Whether no text is left.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+}
+
+impl<'a> Iterator for Texts<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.left = self.left.checked_sub(1)?;
+        self.reader.take()
     }
 }
 

@@ -28,6 +28,7 @@ fn constants() -> Vec<(&'static str, String)> {
         COMPONENTS_MAX,
         GATEWAYS_MAX,
         TRUST_KEYS_MAX,
+        PINS_MAX,
         SIGNATURES_MAX,
         VERSION_MAX,
         NAME_MAX,

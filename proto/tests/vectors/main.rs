@@ -1,7 +1,8 @@
-//! Frames and resume proofs against `spec/vectors/{frames,resume}.json`, which a program wrote that shares
-//! no code with this crate: it was written from spec/frames.md alone.
+//! Frames, resume proofs and provisioning records against `spec/vectors/{frames,resume,provisioning}.json`,
+//! which programs wrote that share no code with this crate: they were written from spec/ alone.
 
 mod frames;
+mod provisioning;
 mod resume;
 
 use dialhome_proto::id::decode_hex;
