@@ -84,6 +84,8 @@ pub(crate) struct ServeArgs {
 pub(crate) enum DeviceCommand {
     /// Make a device's id and key, and write the file that its agent takes
     Add(DeviceAddArgs),
+    /// Make of a device's file the record for a board that reads no TOML; needs no gateway
+    Pack(super::pack::PackArgs),
     /// List the devices
     List,
     /// Show a device

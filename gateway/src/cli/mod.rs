@@ -12,6 +12,7 @@ mod events;
 mod image;
 pub mod key;
 mod output;
+mod pack;
 mod push;
 pub mod sign;
 mod sse;
@@ -25,7 +26,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use clap::error::{ContextKind, ErrorKind};
 
-use args::{Cli, Command, ImageCommand};
+use args::{Cli, Command, DeviceCommand, ImageCommand};
 use client::Client;
 pub(crate) use client::sentence;
 use error::{CliError, WRONG_USE};
@@ -72,6 +73,7 @@ fn run(cli: Cli, out: Output) -> Result<ExitCode, CliError> {
         Command::Image(ImageCommand::Sign(command)) => {
             out.done(&sign::run_to_file(&command)?.summary(Some(&command.out)))
         }
+        Command::Device(DeviceCommand::Pack(args)) => out.done(&pack::run(&args)?),
         command => {
             let client = Client::new(cli.socket.unwrap_or_else(default_socket))?;
             let runtime = tokio::runtime::Builder::new_current_thread()
