@@ -5,7 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use dialhome_proto::provision::Record;
 
-use support::{Bench, PRODUCT};
+use dialhome_gateway::demo::relay::Faults;
+use dialhome_proto::code::Revert;
+use serde_json::Value;
+use support::peer::{Peer, component, hello, key_of};
+use support::{BOARD, Bench, PRODUCT, random_bytes};
 
 mod support;
 
@@ -139,4 +143,100 @@ async fn a_wrong_file_is_refused_in_words_that_hide_the_key() {
         .await;
     assert_eq!(missing.json["error"]["code"], "file");
     assert!(missing.stderr.contains("device add"), "{}", missing.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_push_that_cannot_be_taken_back_warns_before_anything_is_sent() {
+    let mut bench = Bench::start().await;
+    let board = bench.add_board("board", Faults::default(), BOARD).await;
+    let key = key_of(&board.config);
+    let image = bench.image("1.0", &random_bytes(1, 4000)).await;
+
+    // Nobody knows yet, and nobody is frightened.
+    let unseen = bench
+        .run(&["push", "board", &image.name, "--no-wait"])
+        .await;
+    assert_eq!(
+        (&unseen.json["revert"], &unseen.json["warning"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(!unseen.stderr.contains("Warning"), "{}", unseen.stderr);
+    let update = unseen.json["update"].as_str().unwrap().to_owned();
+    let shown = bench.cli().command(&["update", "show", &update]);
+    let shown = without_json(shown).await;
+    assert!(
+        shown.contains("unknown: the device has not dialed home"),
+        "{shown}"
+    );
+
+    // The record follows what the board says when it is offered.
+    for (revert, warns) in [
+        (
+            Revert::BY_IMAGE,
+            Some("crashes before it can dial home stays"),
+        ),
+        (Revert::NONE, Some("keeps no older image")),
+        (Revert::RESTORE_COPY, None),
+        (Revert::SWAP, None),
+        (Revert(77), None),
+    ] {
+        let mut hello = hello();
+        hello.components.clear();
+        hello
+            .components
+            .push(dialhome_proto::frame::Component {
+                revert,
+                ..component()
+            })
+            .unwrap();
+        let mut peer = Peer::greet_as(bench.site.listen(), &key, hello).await;
+        let (offered, _) = peer.offer().await;
+        assert_eq!(offered.to_string(), update);
+        let recorded = bench.json(&["update", "show", &update]).await;
+        assert_eq!(recorded["revert"], revert.to_string(), "{recorded}");
+        let again = bench
+            .run(&["push", "board", &image.name, "--no-wait"])
+            .await;
+        assert_eq!(again.json["update"], update.as_str());
+        for (said, of) in [
+            (recorded["warning"].as_str(), "the record"),
+            (again.json["warning"].as_str(), "the push"),
+            (
+                again
+                    .stderr
+                    .lines()
+                    .find(|line| line.starts_with("Warning: ")),
+                "standard error",
+            ),
+        ] {
+            match warns {
+                Some(words) => assert!(
+                    said.is_some_and(|said| said.contains(words)),
+                    "{of}: {said:?}"
+                ),
+                None => assert_eq!(said, None, "{of}, {revert}"),
+            }
+        }
+        let first = again.stderr.lines().next().unwrap_or_default();
+        assert_eq!(
+            first.starts_with("Warning: "),
+            warns.is_some(),
+            "{}",
+            again.stderr
+        );
+        drop(peer);
+        bench.offline("board").await;
+    }
+}
+
+/// What a command prints for people.
+async fn without_json(command: tokio::process::Command) -> String {
+    let mut plain = tokio::process::Command::new(command.as_std().get_program());
+    plain.args(command.as_std().get_args().filter(|arg| *arg != "--json"));
+    for (name, value) in command.as_std().get_envs() {
+        plain.env(name, value.unwrap_or_default());
+    }
+    let output = plain.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -38,6 +38,7 @@ pub(crate) use socket::check_length;
 pub use socket::{AdminSocket, SOCKET_PATH_MAX, SocketError};
 pub use status::StatusDoc;
 pub use updates::{PushDoc, UpdateToCreate};
+pub(crate) use waiting::risk;
 
 use crate::image::store::ImageStore;
 use crate::store::Store;

@@ -67,6 +67,10 @@ impl Admin {
         let presence = self.live.presence(&doc.device);
         let held = self.store.work(&doc.device).held;
         let all = self.store.held();
+        doc.warning = doc
+            .revert
+            .as_deref()
+            .and_then(|revert| waiting::risk(&doc.device, revert));
         doc.waiting_for = waiting::update(
             &doc,
             &presence,

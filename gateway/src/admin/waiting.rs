@@ -1,4 +1,7 @@
-//! What a board or an update waits for, in one plain sentence: every such sentence is here.
+//! What a board or an update waits for, and what can go wrong for good, in one plain sentence each: every such
+//! sentence is here.
+
+use dialhome_proto::code::Revert;
 
 use crate::store::docs::{DeviceDoc, UpdateDoc};
 
@@ -86,6 +89,20 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
     })
 }
 
+/// What can go wrong for good with an update, by what the board says of `revert` (spec/protocol.md section 9.4);
+/// none where the old image comes back by itself, or nobody knows.
+pub(crate) fn risk(device: &str, revert: &str) -> Option<String> {
+    match Revert::from_name(revert)? {
+        Revert::NONE => Some(format!(
+            "{device} keeps no older image: if this one is bad, nothing can put the old one back but a visit."
+        )),
+        Revert::BY_IMAGE => Some(format!(
+            "On {device} only the new image itself puts the old one back: one that crashes before it can dial home stays, until somebody goes there."
+        )),
+        _ => None,
+    }
+}
+
 /// What the board waits for; none where there is nothing to do.
 pub(crate) fn device(
     device: &DeviceDoc,
@@ -169,6 +186,8 @@ mod tests {
             state: state.into(),
             reason: None,
             detail: None,
+            revert: None,
+            warning: None,
             size: 100,
             committed: 40,
             sent: 50,
@@ -202,6 +221,16 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn only_what_cannot_be_taken_back_is_a_risk() {
+        for revert in Revert::NAMED {
+            let bad = matches!(*revert, Revert::NONE | Revert::BY_IMAGE);
+            let sentence = risk("pump-1", &revert.to_string());
+            assert_eq!(sentence.is_some(), bad, "{revert}: {sentence:?}");
+        }
+        assert_eq!(risk("pump-1", "code_9"), None);
     }
 
     #[test]

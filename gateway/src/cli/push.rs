@@ -12,14 +12,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::advice::advice;
 use super::args::PushArgs;
-use super::client::Client;
+use super::client::{Client, segment};
 use super::error::{CliError, FAILED, NOT_FINISHED, NOT_REACHED};
 use super::events::{RECONNECT_EVERY, RECONNECT_FOR};
 use super::output::{Output, bytes, print, say, time};
 use super::sse::Events;
 use super::update;
-use crate::admin::{PushDoc, UpdateToCreate};
-use crate::store::docs::{EventDoc, UpdateDoc};
+use crate::admin::{PushDoc, UpdateToCreate, risk};
+use crate::image::name::ImageName;
+use crate::store::docs::{DeviceDoc, EventDoc, UpdateDoc};
 
 /// The update is asked for so often even where no event comes.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
@@ -38,6 +39,7 @@ pub(crate) async fn run(
         downgrade: args.downgrade,
         max_bytes: args.max_bytes,
     };
+    warn(&new, client).await;
     let pushed = create(&new, client).await?;
     let mut view = View::new(&pushed, out);
     let mut doc = pushed.update;
@@ -53,6 +55,23 @@ pub(crate) async fn run(
     }
     view.clear();
     finish(&doc, out, args.no_wait)
+}
+
+/// Says, before anything is sent, what the board cannot take back; it asks nothing, so that no script waits.
+async fn warn(new: &UpdateToCreate, client: &Client) {
+    let Ok(image) = new.image.parse::<ImageName>() else {
+        return;
+    };
+    // What is wrong with the device, or with the gateway, the push itself says.
+    let path = format!("/v1/devices/{}", segment(&new.device));
+    let Ok(doc) = client.get::<DeviceDoc>(&path).await else {
+        return;
+    };
+    let mut components = doc.components.iter();
+    let component = components.find(|known| known.component == image.component);
+    if let Some(risk) = component.and_then(|known| risk(&new.device, &known.revert)) {
+        say(&format!("Warning: {risk}"));
+    }
 }
 
 /// Pushes. An answer that was lost on the way is asked for again: the same push joins what is there.

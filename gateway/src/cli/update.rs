@@ -53,6 +53,14 @@ fn describe(update: &UpdateDoc) -> String {
         ("state", Some(state(update))),
         ("detail", update.detail.clone()),
         (
+            "revert",
+            Some(match &update.revert {
+                Some(revert) => revert.clone(),
+                None => "unknown: the device has not dialed home yet".into(),
+            }),
+        ),
+        ("warning", update.warning.clone()),
+        (
             "what to do",
             update
                 .reason

@@ -27,6 +27,13 @@ pub struct UpdateDoc {
     pub reason: Option<String>,
     /// More about it, in words.
     pub detail: Option<String>,
+    /// Who puts the old image back if this one is bad, as the board last said before it was offered:
+    /// `swap`, `restore_copy`, `by_image` or `none`; null where it has not dialed home yet.
+    #[serde(default)]
+    pub revert: Option<String>,
+    /// What can go wrong for good, in one sentence; null where the old image comes back by itself.
+    #[serde(default)]
+    pub warning: Option<String>,
     /// The payload's size in bytes.
     pub size: u32,
     /// Bytes that the board has committed.

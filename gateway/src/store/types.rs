@@ -295,6 +295,9 @@ pub struct UpdateState {
     /// More about it, in words.
     #[serde(default)]
     pub detail: Option<String>,
+    /// What the board's last Hello before the offer said of `revert`; none where there was no Hello yet.
+    #[serde(default)]
+    pub revert: Option<String>,
     /// What was moved.
     #[serde(default)]
     pub counters: Counters,

@@ -369,6 +369,7 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         state: State::Queued,
         reason: None,
         detail: None,
+        revert: revert(write.db, &intent)?,
         counters: Counters::default(),
         changed: write.now,
         heard: false,
@@ -439,6 +440,18 @@ fn is_for(device: &Device, image: &ImageRecord) -> Result<(), StoreError> {
         ),
         None => Ok(()),
     }
+}
+
+/// What the board's last Hello said it can do about a bad image of this component.
+fn revert(db: &Connection, intent: &UpdateIntent) -> Result<Option<String>, StoreError> {
+    let hello = session::state(db, &intent.device)?.and_then(|state| state.hello);
+    Ok(hello.and_then(|hello| {
+        let found = hello
+            .components
+            .into_iter()
+            .find(|component| component.component == intent.component);
+        found.map(|component| component.revert)
+    }))
 }
 
 /// The board is connected, and its word is that it runs this very image, and not on trial. Of a board that
@@ -518,6 +531,10 @@ fn apply(write: &mut Write<'_>, id: &str, change: Change) -> Result<UpdateDoc, S
             state.overdue = state
                 .overdue
                 .filter(|overdue| overdue.reason == "deadline" && !next.is_terminal());
+        }
+        if next == State::Offered {
+            // A board that was away may have changed since the push.
+            state.revert = revert(write.db, &intent)?;
         }
         state.state = next;
         state.heard |= !matches!(next, State::Queued | State::Canceled);
@@ -760,6 +777,8 @@ pub(super) fn doc(intent: &UpdateIntent, state: &UpdateState) -> UpdateDoc {
         digest: intent.digest.clone(),
         state: shown(state).into(),
         reason,
+        revert: state.revert.clone(),
+        warning: None,
         detail: (!detail.is_empty()).then(|| detail.join("; ")),
         size: intent.size,
         committed: state.counters.committed,

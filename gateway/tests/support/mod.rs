@@ -14,6 +14,8 @@
 //! that fails leaves its directory behind, and says where.
 #![allow(dead_code, reason = "each test takes the part that it needs")]
 
+pub(crate) mod peer;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
