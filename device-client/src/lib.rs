@@ -10,6 +10,8 @@ extern crate std;
 pub mod agent;
 pub mod boot;
 pub mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod crypto;
 pub mod journal;
 pub mod provision;
