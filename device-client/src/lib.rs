@@ -14,6 +14,7 @@ pub mod client;
 pub mod conformance;
 pub mod crypto;
 pub mod journal;
+pub mod nor;
 pub mod provision;
 mod random;
 pub mod rng;
