@@ -13,10 +13,10 @@ use crate::slot::{Slot, SlotError};
 use crate::transport::Transport;
 use dialhome_proto::code::{BootReason, ByeReason, DigestFrom, Reason, SelfTest};
 use dialhome_proto::device::{
-    BootAction, CELL_LEN, Cell, Cells, ComponentConfig, Config, DialFault, GatewayList, KeyUse,
-    LinkState, Machine, RunningImage, Work,
+    BootAction, CELL_LEN, COMPONENTS, Cell, Cells, ComponentConfig, Config, DialFault, FRAME_MAX,
+    GatewayList, KeyUse, LinkState, Machine, RunningImage, Work,
 };
-use dialhome_proto::limits::{BOARD_RECORD_MAX, COMPONENTS_MAX, HANDSHAKE_MS, RECORD_HEADER, TAG};
+use dialhome_proto::limits::{BOARD_RECORD_MAX, HANDSHAKE_MS, RECORD_HEADER, TAG};
 use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records, record_len};
 use dialhome_proto::statement::GatewaysStatement;
 use dialhome_proto::time::Millis;
@@ -24,7 +24,8 @@ use dialhome_proto::trust::TrustSet;
 use heapless::{String, Vec};
 
 /// Longest record to the gateway, in bytes, with its length.
-const SEND_LEN: usize = RECORD_HEADER + BOARD_RECORD_MAX;
+const SEND_LEN: usize = RECORD_HEADER + FRAME_MAX + TAG;
+const _: () = assert!(FRAME_MAX + TAG <= BOARD_RECORD_MAX && FIRST_FLIGHT_LEN <= SEND_LEN);
 /// Time for the last frames to leave before the connection is closed, in milliseconds.
 const LEAVE_MS: u64 = 5_000;
 /// Steps of one `poll`: a stream of records must not keep the caller from its own work.
@@ -74,10 +75,11 @@ pub struct Wake {
     pub restarting: bool,
 }
 
-/// A connection between `connect` and its first record.
-struct Shaking {
-    initiator: Initiator,
-    due: Millis,
+/// The connection's cryptography: a handshake under way, then the records' keys.
+enum Session {
+    None,
+    Shaking { initiator: Initiator, due: Millis },
+    Open(Records),
 }
 
 /// The client of one board. `RX` is the receive buffer in bytes, record length
@@ -87,10 +89,9 @@ pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     provision: Provision<'c>,
     parts: Parts<T, S, J, B, R>,
     random: Random,
-    shaking: Option<Shaking>,
+    session: Session,
     /// A dial that failed; told to the machine with a clock read afresh.
     dial_fault: Option<DialFault>,
-    records: Option<Records>,
     rx: [u8; RX],
     rx_len: usize,
     /// Plaintext of the record that work points into.
@@ -98,7 +99,8 @@ pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     tx: [u8; SEND_LEN],
     tx_sent: usize,
     tx_len: usize,
-    leave_due: Option<Millis>,
+    /// When the last frames must have left; never: nobody leaves.
+    leave_due: Millis,
     restarting: bool,
 }
 
@@ -111,7 +113,8 @@ where
     R: Rng,
 {
     /// Starts after a boot: loads the journal, asks what runs, and decides about an
-    /// image on trial. `config.receive_buffer` is taken from `RX`.
+    /// image on trial. `config.receive_buffer` is taken from `RX`, and of
+    /// `config.components` no more than [`COMPONENTS`] are.
     ///
     /// Cells that the journal cannot read count as empty: an image on its way starts over;
     /// and where keys, trust or floors are lost the board dials with its provisioned key
@@ -122,13 +125,17 @@ where
         mut parts: Parts<T, S, J, B, R>,
         now: Millis,
     ) -> Self {
+        config.components = config
+            .components
+            .get(..COMPONENTS)
+            .unwrap_or(config.components);
         config.receive_buffer = u16::try_from(RX - RECORD_HEADER).unwrap_or(u16::MAX);
         config.gateways = u8::try_from(provision.gateways.len()).unwrap_or(u8::MAX);
         let mut cells = Cells {
             trust: provision.trust.cloned(),
             ..Cells::default()
         };
-        for _ in config.components.iter().take(COMPONENTS_MAX) {
+        for _ in config.components.iter().take(COMPONENTS) {
             let _ = cells.images.push(Default::default());
         }
         let mut buffer = [0; CELL_LEN];
@@ -170,15 +177,14 @@ where
             provision,
             parts,
             random,
-            shaking: None,
-            records: None,
+            session: Session::None,
             rx: [0; RX],
             rx_len: 0,
             plaintext_len: 0,
             tx: [0; SEND_LEN],
             tx_sent: 0,
             tx_len: 0,
-            leave_due: None,
+            leave_due: Millis::NEVER,
             restarting,
         }
     }
@@ -235,19 +241,19 @@ where
                 break;
             }
         }
-        let shaking = self.shaking.as_ref().map(|shaking| shaking.due);
-        let linked = self.records.is_some() || self.shaking.is_some();
+        let shaking = match &self.session {
+            Session::Shaking { due, .. } => *due,
+            _ => Millis::NEVER,
+        };
+        let linked = !matches!(self.session, Session::None);
         Wake {
-            at: [
-                again.then_some(now),
-                self.machine.deadline(),
-                shaking,
-                self.leave_due,
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
-            on_receive: linked && (self.shaking.is_some() || self.machine.wants_record()),
+            at: if again {
+                Some(now)
+            } else {
+                let due = self.machine.deadline().unwrap_or(Millis::NEVER);
+                due.min(shaking).min(self.leave_due).some()
+            },
+            on_receive: linked && (shaking != Millis::NEVER || self.machine.wants_record()),
             on_send: linked && self.tx_sent < self.tx_len,
             restarting: self.restarting,
         }
@@ -259,8 +265,8 @@ where
         let leaving = matches!(self.machine.link_state(), LinkState::Leaving { .. });
         if leaving && self.tx_sent < self.tx_len {
             // The last frames must leave first, but not for ever.
-            let due = *self.leave_due.get_or_insert(now.after(LEAVE_MS));
-            if now < due {
+            self.leave_due = self.leave_due.min(now.after(LEAVE_MS));
+            if now < self.leave_due {
                 return (false, false);
             }
             self.lose_link(now);
@@ -341,10 +347,10 @@ where
             *room = flight;
         }
         self.tx_len = FIRST_FLIGHT_LEN;
-        self.shaking = Some(Shaking {
+        self.session = Session::Shaking {
             initiator,
             due: now.after(HANDSHAKE_MS),
-        });
+        };
     }
 
     /// Goes on with the handshake, where one is under way.
@@ -353,17 +359,16 @@ where
             self.machine.dialed(Err(fault), now);
             return true;
         }
-        let Some(shaking) = &self.shaking else {
+        let Session::Shaking { due, .. } = self.session else {
             return false;
         };
-        let due = shaking.due;
         let mut moved = self.flush().is_err();
         let mut broken = moved;
         while !broken {
             let missing = Initiator::needed(self.rx.get(..self.rx_len).unwrap_or(&[]));
-            let Some(room) = self
-                .rx
-                .get_mut(self.rx_len..self.rx_len + missing)
+            let rest = self.rx.get_mut(self.rx_len..);
+            let Some(room) = rest
+                .and_then(|rest| rest.get_mut(..missing))
                 .filter(|room| !room.is_empty())
             else {
                 break;
@@ -379,12 +384,13 @@ where
         }
         let answer = self.rx.get(..self.rx_len).unwrap_or(&[]);
         if !answer.is_empty() && Initiator::needed(answer) == 0 {
-            let Some(shaking) = self.shaking.take() else {
+            let session = core::mem::replace(&mut self.session, Session::None);
+            let Session::Shaking { initiator, .. } = session else {
                 return moved;
             };
-            let result = match shaking.initiator.finish(answer) {
+            let result = match initiator.finish(answer) {
                 Ok(keys) => {
-                    self.records = Some(Records::new(&keys));
+                    self.session = Session::Open(Records::new(&keys));
                     Ok(())
                 }
                 Err(HandshakeFault::Refused(refusal)) => Err(DialFault::Refused {
@@ -419,7 +425,7 @@ where
 
     /// Seals what the machine has to say, and sends it.
     fn transmit(&mut self, now: Millis) -> bool {
-        if self.shaking.is_some() || self.records.is_none() {
+        if !matches!(self.session, Session::Open(_)) {
             return false;
         }
         let mut moved = false;
@@ -431,7 +437,7 @@ where
             if self.tx_sent < self.tx_len {
                 return moved;
             }
-            let Some(records) = &mut self.records else {
+            let Session::Open(records) = &mut self.session else {
                 return moved;
             };
             if records.remaining() < RECORDS_KEPT {
@@ -473,7 +479,7 @@ where
 
     /// Takes one record, if the machine wants one and it is there.
     fn receive(&mut self, now: Millis) -> bool {
-        let Some(records) = &mut self.records else {
+        let Session::Open(records) = &mut self.session else {
             return false;
         };
         if !self.machine.wants_record() {
@@ -579,19 +585,19 @@ where
     }
 
     fn boot(&mut self, action: BootAction, now: Millis) {
-        let Some(trial) = self.machine.cells().trial.clone() else {
+        let Some((image, trial)) = self.machine.cells().tried() else {
             self.machine.booted(Err(Reason::NOT_STAGED), "", now);
             return;
         };
-        let component = trial.image.component;
+        let component = image.component;
         let boot = &mut self.parts.boot;
         let result = match action {
             BootAction::Activate => boot.activate(&Activation {
                 update: trial.update,
                 component,
-                digest: trial.image.sha256,
-                size: trial.image.size,
-                version: &trial.image.version,
+                digest: image.sha256,
+                size: image.size,
+                version: &image.version,
             }),
             BootAction::Confirm => boot.confirm(component).map(|()| Restart::NotNeeded),
             BootAction::Revert => boot.revert(component),
@@ -613,7 +619,7 @@ where
                 Err(BootError::Storage)
             }
             BootAction::Look => {
-                let size = Some(trial.image.size);
+                let size = Some(image.size);
                 let found = boot.running(component, size).unwrap_or(Running::UNKNOWN);
                 self.machine.looked(convert(&found), now);
                 return;
@@ -637,9 +643,8 @@ where
 
     fn drop_link(&mut self) {
         self.parts.transport.close();
-        self.shaking = None;
-        self.records = None;
-        self.leave_due = None;
+        self.session = Session::None;
+        self.leave_due = Millis::NEVER;
         (self.rx_len, self.tx_sent, self.tx_len) = (0, 0, 0);
     }
 }
@@ -671,16 +676,15 @@ fn running<B: Boot>(
     boot: &mut B,
     components: &[ComponentConfig],
     cells: &Cells,
-) -> (Vec<RunningImage, COMPONENTS_MAX>, bool) {
+) -> (Vec<RunningImage, COMPONENTS>, bool) {
     let mut all = Vec::new();
     let mut restart = false;
     for (place, config) in components.iter().enumerate() {
         let trial = cells
-            .trial
-            .as_ref()
-            .filter(|trial| trial.image.component == config.component);
+            .tried()
+            .filter(|(image, _)| image.component == config.component);
         let size = trial
-            .map(|trial| trial.image.size)
+            .map(|(image, _)| image.size)
             .or_else(|| Machine::known_size(cells, place));
         let ask = |boot: &mut B| {
             let found = boot.running(config.component, size);
@@ -714,7 +718,7 @@ fn convert(found: &Running) -> RunningImage {
         digest_from: found.digest_from,
         boot_reason: found.boot_reason,
         revert: found.revert,
-        version: clipped(found.version),
+        version: found.version,
         counter: found.counter,
         unfinished: found.unfinished,
         on_trial: found.on_trial,

@@ -5,9 +5,8 @@
 use crate::journal::{Journal, JournalError};
 use crate::rng::Rng;
 use dialhome_proto::device::Cell;
+use dialhome_proto::hash::Hkdf;
 use dialhome_proto::link::DeviceKey;
-use hkdf::{Hkdf, HkdfExtract};
-use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// A stream of secret bytes for one boot.
@@ -27,22 +26,17 @@ impl Random {
         provisioned: Option<&[u8; 32]>,
         rng: &mut impl Rng,
     ) -> (Self, Result<(), JournalError>) {
-        let mut piece = Zeroizing::new([0_u8; 32]);
-        let mut mixer = HkdfExtract::<Sha256>::new(Some(b"dialhome seed 1"));
-        let loaded = journal.load(Cell::Seed.number(), &mut *piece);
-        mixer.input_ikm(&*piece);
-        mixer.input_ikm(key.bytes());
-        rng.fill(&mut *piece);
-        mixer.input_ikm(&*piece);
-        // Last, because it may be missing: the pieces before it have a fixed length.
-        if let Some(seed) = provisioned {
-            mixer.input_ikm(seed);
-        }
-        let (_, mixed) = mixer.finalize();
-        let mut next = Zeroizing::new([0; 32]);
-        let mut stream = Zeroizing::new([0; 32]);
-        expand(&mixed, b"next seed", &mut next);
-        expand(&mixed, b"this boot", &mut stream);
+        let mut old = Zeroizing::new([0_u8; 32]);
+        let mut noise = Zeroizing::new([0_u8; 32]);
+        let loaded = journal.load(Cell::Seed.number(), &mut *old);
+        rng.fill(&mut *noise);
+        // The provisioned seed is last, because it may be missing: the pieces before it
+        // have a fixed length.
+        let provisioned = provisioned.map_or(&[][..], |seed| seed.as_slice());
+        let pieces = [&*old, key.bytes(), &*noise, provisioned];
+        let mixed = Hkdf::extract(b"dialhome seed 1", &pieces);
+        let next: Zeroizing<[u8; 32]> = Zeroizing::new(mixed.expand(b"next seed"));
+        let stream = Zeroizing::new(mixed.expand(b"this boot"));
         let stored = loaded.and_then(|_| journal.store(Cell::Seed.number(), &*next));
         (
             Self {
@@ -58,14 +52,6 @@ impl Random {
         let mut noise = [0; 32];
         rng.fill(&mut noise);
         self.count += 1;
-        let mut out = [0; 32];
-        let mixed = Hkdf::<Sha256>::new(Some(&noise), &*self.key);
-        expand(&mixed, &self.count.to_be_bytes(), &mut out);
-        out
+        Hkdf::extract(&noise, &[&*self.key]).expand(&self.count.to_be_bytes())
     }
-}
-
-fn expand(mixed: &Hkdf<Sha256>, info: &[u8], out: &mut [u8; 32]) {
-    // One hash's length is always allowed.
-    let _ = mixed.expand(info, out);
 }

@@ -11,6 +11,7 @@ pub mod crc;
 pub mod device;
 pub mod frame;
 pub mod gateway;
+pub mod hash;
 pub mod id;
 pub mod limits;
 pub mod link;

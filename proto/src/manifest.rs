@@ -8,10 +8,9 @@ mod encode;
 
 use core::fmt;
 
-use sha2::{Digest as _, Sha256};
-
 pub use self::check::{Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, recheck};
 pub use self::encode::{EntryFields, ManifestFields, assemble, encode_body};
+use crate::hash::sha256;
 use crate::id::{Digest, is_name};
 use crate::limits::{
     COMPONENTS_MAX, MANIFEST_DEVICES_MAX, MANIFEST_MAX, REQUIRES_MAX, VERSION_MAX,
@@ -126,7 +125,7 @@ impl<'a> Manifest<'a> {
     /// The manifest digest: SHA-256 of the body. Another signature does not change it.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest(Sha256::digest(self.body).into())
+        Digest(sha256(&[self.body]))
     }
 }
 

@@ -3,13 +3,12 @@
 
 use core::fmt;
 
-use heapless::Vec;
-use sha2::{Digest as _, Sha256};
-
 use crate::code::Reason;
+use crate::hash::sha256;
 use crate::id::SignerId;
 use crate::limits::{SIGNATURES_MAX, TRUST_KEYS_MAX, TRUST_MINIMUMS_MAX};
 use crate::wire::{Reader, Writer};
+use heapless::Vec;
 
 /// Bytes of one signature in a manifest or statement: signer id and Ed25519 signature.
 pub const SIGNATURE_LEN: usize = 8 + 64;
@@ -40,10 +39,8 @@ impl SignatureVerified {
 /// The id that stands for an Ed25519 public key in a signature: the first 8 bytes of its SHA-256.
 #[must_use]
 pub fn signer_id(public_key: &[u8; 32]) -> SignerId {
-    let digest = Sha256::digest(public_key);
-    let mut id = [0; 8];
-    id.copy_from_slice(&digest[..8]);
-    SignerId(id)
+    let [a, b, c, d, e, f, g, h, ..] = sha256(&[public_key]);
+    SignerId([a, b, c, d, e, f, g, h])
 }
 
 /// The keys that a board trusts, how many of them must sign, and the oldest counters it may run.

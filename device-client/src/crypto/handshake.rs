@@ -3,18 +3,16 @@
 use core::fmt;
 
 use dialhome_proto::link::{
-    ACCEPTED, ACCEPTED_LEN, DeviceKey, FIRST_FLIGHT_LEN, MESSAGE_2_LEN, PREAMBLE_LEN, Preamble,
+    ACCEPTED, ACCEPTED_LEN, DeviceKey, FIRST_FLIGHT_LEN, MESSAGE_1_LEN, MESSAGE_2_LEN, Preamble,
     REFUSED_LEN, Refusal, TransportKeys, reply_missing,
 };
-use noise_protocol::HandshakeState;
-use noise_protocol::patterns::noise_nn_psk0;
 use zeroize::Zeroize as _;
 
-use super::noise::{ChaChaPoly, Secret, Sha256, X25519};
+use super::noise::Handshake;
 
 /// A handshake that waits for the gateway's answer.
 pub struct Initiator {
-    noise: HandshakeState<X25519, ChaChaPoly, Sha256>,
+    noise: Handshake,
 }
 
 impl Initiator {
@@ -30,22 +28,13 @@ impl Initiator {
         out: &mut [u8; FIRST_FLIGHT_LEN],
     ) -> Self {
         let preamble = Preamble::new(key.handle()).encode();
-        let (head, message) = out.split_at_mut(PREAMBLE_LEN);
-        head.copy_from_slice(&preamble);
-        let mut noise = HandshakeState::new(
-            noise_nn_psk0(),
-            true,
-            preamble,
-            None,
-            Some(Secret::new(ephemeral)),
-            None,
-            None,
-        );
+        let mut message = [0; MESSAGE_1_LEN];
+        let noise = Handshake::start(&preamble, &key.noise_psk(), ephemeral, &mut message);
         ephemeral.zeroize();
-        noise.push_psk(key.noise_psk().as_slice());
-        noise
-            .write_message(&[], message)
-            .expect("the key is set, and the first message of NNpsk0 needs no other");
+        // Lossless: the first flight is the preamble and message 1.
+        for (to, from) in out.iter_mut().zip(preamble.iter().chain(&message)) {
+            *to = *from;
+        }
         Self { noise }
     }
 
@@ -61,7 +50,7 @@ impl Initiator {
     /// # Errors
     /// [`HandshakeFault`] says which of the three bad ends it was; none of them
     /// may change anything on the board except how long it waits.
-    pub fn finish(mut self, answer: &[u8]) -> Result<TransportKeys, HandshakeFault> {
+    pub fn finish(self, answer: &[u8]) -> Result<TransportKeys, HandshakeFault> {
         if let Ok(refusal) = <&[u8; REFUSED_LEN]>::try_from(answer)
             && let Some(refusal) = Refusal::decode(refusal)
         {
@@ -73,14 +62,7 @@ impl Initiator {
             return Err(HandshakeFault::Malformed);
         };
         let message: &[u8; MESSAGE_2_LEN] = message;
-        self.noise
-            .read_message(message, &mut [])
-            .map_err(|_| HandshakeFault::BadTag)?;
-        let (to_gateway, to_board) = self.noise.get_ciphers();
-        Ok(TransportKeys {
-            send: *to_gateway.extract().0.bytes(),
-            receive: *to_board.extract().0.bytes(),
-        })
+        self.noise.finish(message).ok_or(HandshakeFault::BadTag)
     }
 }
 

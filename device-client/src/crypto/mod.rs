@@ -3,6 +3,7 @@
 //! parameter: where it comes from is the porter's business.
 
 mod aead;
+mod agreement;
 mod handshake;
 mod noise;
 mod signature;

@@ -3,10 +3,11 @@
 //! Each cell is stored whole and atomically; no two facts that must change together
 //! stand in two cells.
 
+use super::config::COMPONENTS;
 use super::outbox::Outbox;
 use crate::code::Reason;
 use crate::id::{Digest, UpdateId};
-use crate::limits::{COMPONENTS_MAX, REMEMBERED_LEN, STATEMENT_MAX, VERSION_MAX};
+use crate::limits::{REMEMBERED_LEN, STATEMENT_MAX, VERSION_MAX};
 use crate::manifest::Remembered;
 use crate::trust::TrustSet;
 use heapless::{String, Vec};
@@ -104,11 +105,9 @@ pub struct ImageCell {
     pub version: String<VERSION_MAX>,
 }
 
-/// An image that is being received, or is staged.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// How far an image is that is being received, or is staged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ClaimCell {
-    /// What the verified manifest said.
-    pub image: Remembered,
     /// Bytes committed at least.
     pub committed: u32,
     /// The whole image was verified.
@@ -132,11 +131,9 @@ pub enum TrialPhase {
     Reverting,
 }
 
-/// An image between staged and its outcome.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// How far an image is between staged and its outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct TrialCell {
-    /// What the verified manifest said.
-    pub image: Remembered,
     /// The update.
     pub update: UpdateId,
     /// How far it is.
@@ -153,24 +150,6 @@ pub struct TrialCell {
     pub reason: Reason,
 }
 
-#[derive(Serialize, Deserialize)]
-struct ClaimTail {
-    committed: u32,
-    staged: bool,
-    prepared: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TrialTail {
-    update: UpdateId,
-    phase: TrialPhase,
-    boots: u8,
-    dials: u16,
-    awake_s: u32,
-    attempts: u8,
-    reason: Reason,
-}
-
 /// The journal's cells in memory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Cells {
@@ -183,7 +162,10 @@ pub struct Cells {
     /// Gateways in that statement.
     pub gateways: u8,
     /// Confirmed images, in the order of the configuration.
-    pub images: Vec<ImageCell, COMPONENTS_MAX>,
+    pub images: Vec<ImageCell, COMPONENTS>,
+    /// What the verified manifest said of the image that `claim` and `trial` are about:
+    /// one board is at one image at a time. There where either of them is.
+    pub image: Option<Remembered>,
     /// The image in the slot.
     pub claim: Option<ClaimCell>,
     /// The image on trial.
@@ -210,47 +192,39 @@ impl Cells {
             }
             Cell::Image(index) => *self.images.get_mut(usize::from(index))? = whole(bytes)?,
             Cell::Claim => {
-                let (
-                    image,
-                    ClaimTail {
-                        committed,
-                        staged,
-                        prepared,
-                    },
-                ) = split(bytes)?;
-                self.claim = Some(ClaimCell {
-                    image,
-                    committed,
-                    staged,
-                    prepared,
-                });
+                let (image, claim) = split(bytes)?;
+                self.image = Some(image);
+                self.claim = Some(claim);
             }
             Cell::Trial => {
-                let (image, tail): (_, TrialTail) = split(bytes)?;
-                let TrialTail {
-                    update,
-                    phase,
-                    boots,
-                    dials,
-                    awake_s,
-                    attempts,
-                    reason,
-                } = tail;
-                self.trial = Some(TrialCell {
-                    image,
-                    update,
-                    phase,
-                    boots,
-                    dials,
-                    awake_s,
-                    attempts,
-                    reason,
-                });
+                let (image, trial) = split(bytes)?;
+                // A trial is of the image that was claimed; a claim of another one is stale.
+                if self
+                    .image
+                    .as_ref()
+                    .is_some_and(|of| of.manifest != image.manifest)
+                {
+                    self.claim = None;
+                }
+                self.image = Some(image);
+                self.trial = Some(trial);
             }
             Cell::Outbox => self.outbox = whole(bytes)?,
             Cell::Seed => return None,
         }
         Some(())
+    }
+
+    /// The claim, and the image that it is of.
+    #[must_use]
+    pub fn claimed(&self) -> Option<(&Remembered, &ClaimCell)> {
+        self.image.as_ref().zip(self.claim.as_ref())
+    }
+
+    /// The trial, and the image that it is of.
+    #[must_use]
+    pub fn tried(&self) -> Option<(&Remembered, &TrialCell)> {
+        self.image.as_ref().zip(self.trial.as_ref())
     }
 
     /// Writes a cell to `out`; `None` where the journal is to erase it.
@@ -259,28 +233,8 @@ impl Cells {
             Cell::Keys => put(&self.keys, out),
             Cell::Trust => self.trust.as_ref()?.encode(out).ok(),
             Cell::Image(index) => put(self.images.get(usize::from(index))?, out),
-            Cell::Claim => {
-                let claim = self.claim.as_ref()?;
-                let tail = ClaimTail {
-                    committed: claim.committed,
-                    staged: claim.staged,
-                    prepared: claim.prepared,
-                };
-                join(&claim.image, &tail, out)
-            }
-            Cell::Trial => {
-                let trial = self.trial.as_ref()?;
-                let tail = TrialTail {
-                    update: trial.update,
-                    phase: trial.phase,
-                    boots: trial.boots,
-                    dials: trial.dials,
-                    awake_s: trial.awake_s,
-                    attempts: trial.attempts,
-                    reason: trial.reason,
-                };
-                join(&trial.image, &tail, out)
-            }
+            Cell::Claim => join(self.image.as_ref()?, self.claim.as_ref()?, out),
+            Cell::Trial => join(self.image.as_ref()?, self.trial.as_ref()?, out),
             Cell::Outbox => put(&self.outbox, out),
             Cell::Gateways | Cell::Seed => None,
         }

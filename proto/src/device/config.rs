@@ -2,8 +2,16 @@
 
 use crate::code::{BootReason, DigestFrom, Link, Revert};
 use crate::id::Digest;
-use crate::limits::VERSION_MAX;
+use crate::limits::COMPONENTS_MAX;
 use heapless::String;
+
+/// Components that a board of this build can have: [`COMPONENTS_MAX`] with the feature
+/// `several-components`, otherwise 1. What goes over the wire is the same.
+pub const COMPONENTS: usize = if cfg!(feature = "several-components") {
+    COMPONENTS_MAX
+} else {
+    1
+};
 
 /// What the porter's program knows before it starts, constant while it runs.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +38,7 @@ pub struct Config<'c> {
     pub backoff_ms: (u64, u64),
     /// Gateways of the provisioned list.
     pub gateways: u8,
-    /// The components, at most four.
+    /// The components, at most [`COMPONENTS`].
     pub components: &'c [ComponentConfig],
 }
 
@@ -64,8 +72,8 @@ pub struct RunningImage {
     pub boot_reason: BootReason,
     /// What can be done about the next image if that is bad.
     pub revert: Revert,
-    /// Version that the image itself knows; empty: unknown.
-    pub version: String<VERSION_MAX>,
+    /// Version that the image itself knows, at most 32 bytes; empty: unknown.
+    pub version: &'static str,
     /// Counter that the image itself knows; 0: unknown.
     pub counter: u64,
     /// An `activate` or `revert` was cut before its end, or failed half-way.

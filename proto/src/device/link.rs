@@ -142,7 +142,9 @@ impl Backoff {
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^= mixed >> 31;
-        mixed % most.saturating_add(1).max(1)
+        // As a fraction of the wait, without a 64-bit division. No wait is above 49 days.
+        let most = most.min(u32::MAX.into());
+        ((mixed >> 32) * most + (mixed >> 32)) >> 32
     }
 }
 

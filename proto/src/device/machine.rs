@@ -1,7 +1,7 @@
 //! The machine itself: it routes; the steps are in the files beside this one.
 
 use super::cells::{CELL_LEN, Cell, Cells};
-use super::config::{Config, Facts, RunningImage};
+use super::config::{COMPONENTS, Config, Facts, RunningImage};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
 use super::outbox::Said;
 use super::proof::Proof;
@@ -12,7 +12,7 @@ use super::work::{BootAction, Work};
 use crate::code::{ByeReason, CloseCode, Reason, Refusal, SelfTest};
 use crate::frame::{Bye, GatewayFrame, Pong};
 use crate::id::{Handle, UpdateId};
-use crate::limits::{COMPONENTS_MAX, PING_TRANSFER_S, PONG_MS_MIN, STORE_AGAIN_MS, WELCOME_MS};
+use crate::limits::{PING_TRANSFER_S, PONG_MS_MIN, STORE_AGAIN_MS, WELCOME_MS};
 use crate::link::DeviceKey;
 use crate::time::Millis;
 use heapless::{Deque, Vec};
@@ -26,14 +26,14 @@ const OUT_ROOM: usize = 3;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Active {
     pub(super) update: UpdateId,
-    pub(super) place: usize,
+    pub(super) place: u8,
 }
 
 /// The board's machine.
 pub struct Machine<'c> {
     pub(super) config: Config<'c>,
     pub(super) cells: Cells,
-    pub(super) running: Vec<RunningImage, COMPONENTS_MAX>,
+    pub(super) running: Vec<RunningImage, COMPONENTS>,
     pub(super) link: LinkState,
     pub(super) stage: Stage,
     pub(super) active: Option<Active>,
@@ -57,13 +57,13 @@ pub struct Machine<'c> {
     pub(super) ping_s: u32,
     pub(super) facts: Facts,
     pub(super) backoff: Backoff,
-    pub(super) statement: (usize, usize),
+    pub(super) statement: (u16, u16),
     /// A gateways statement in the buffer waits for its check.
     pub(super) gateways_due: bool,
     pub(super) out: Deque<Out, OUT_MAX>,
     pub(super) dirty: u16,
     pub(super) work: Option<Work>,
-    pub(super) restate: usize,
+    pub(super) restate: u8,
     pub(super) hello_due: bool,
     list: GatewayList,
     place: u8,
@@ -76,17 +76,18 @@ pub struct Machine<'c> {
     pub(super) last_close: CloseCode,
     online_since: Millis,
     pub(super) sent_at: Millis,
-    ping: Option<(u8, Millis)>,
+    /// When the Ping that waits for its Pong was sent; never: none waits.
+    ping_at: Millis,
     nonce: u8,
-    rtt_ms: u64,
+    rtt_ms: u32,
 }
 
 // The board's memory rests on these (spec/limits.md); 32-bit boards need less.
-const _: () = assert!(size_of::<Machine<'static>>() <= 2_720);
-const _: () = assert!(size_of::<Cells>() <= 1_192);
+const _: () = assert!(COMPONENTS > 1 || size_of::<Machine<'static>>() <= 1_720);
+const _: () = assert!(COMPONENTS > 1 || size_of::<Cells>() <= 800);
 const _: () = assert!(size_of::<Stage>() <= 88);
 const _: () = assert!(size_of::<LinkState>() <= 16);
-const _: () = assert!(size_of::<Out>() <= 64);
+const _: () = assert!(size_of::<Out>() <= 12);
 
 impl<'c> Machine<'c> {
     /// Starts after a boot: `cells` from the journal (their `images` as long as the
@@ -96,14 +97,14 @@ impl<'c> Machine<'c> {
     pub fn new(
         config: Config<'c>,
         mut cells: Cells,
-        running: Vec<RunningImage, COMPONENTS_MAX>,
+        running: Vec<RunningImage, COMPONENTS>,
         seed: u64,
         now: Millis,
     ) -> Self {
         while cells.images.len() < config.components.len()
             && cells.images.push(Default::default()).is_ok()
         {}
-        let claimed = cells.claim.as_ref().map_or(0, |claim| claim.committed);
+        let claimed = cells.claim.map_or(0, |claim| claim.committed);
         let list = if cells.gateways > 0 {
             GatewayList::Stored
         } else {
@@ -152,7 +153,7 @@ impl<'c> Machine<'c> {
             last_close: CloseCode::UNKNOWN,
             online_since: now,
             sent_at: now,
-            ping: None,
+            ping_at: Millis::NEVER,
             nonce: 0,
             rtt_ms: 0,
         };
@@ -212,7 +213,8 @@ impl<'c> Machine<'c> {
     #[must_use]
     pub fn cell(&self, cell: Cell, plaintext: &[u8], out: &mut [u8; CELL_LEN]) -> Option<usize> {
         if cell == Cell::Gateways {
-            let statement = plaintext.get(self.statement.0..self.statement.1)?;
+            let (start, end) = (self.statement.0.into(), self.statement.1.into());
+            let statement = plaintext.get(start..end)?;
             out.get_mut(..statement.len())?.copy_from_slice(statement);
             return Some(statement.len());
         }
@@ -277,7 +279,9 @@ impl<'c> Machine<'c> {
             GatewayFrame::Settled(settled) => self.handle_settled(settled.sequence),
             GatewayFrame::NewKey(new) => self.handle_new_key(new.key),
             GatewayFrame::SetGateways(set) => {
-                self.statement = (plaintext_len - set.statement.len(), plaintext_len);
+                let end = u16::try_from(plaintext_len).unwrap_or(u16::MAX);
+                let len = u16::try_from(set.statement.len()).unwrap_or(end);
+                self.statement = (end.saturating_sub(len), end);
                 self.gateways_due = true;
             }
             GatewayFrame::Offer(offer) => self.handle_offer(offer, now),
@@ -329,7 +333,7 @@ impl<'c> Machine<'c> {
         let is_down = matches!(self.link, LinkState::Down { .. });
         let component = self
             .active
-            .and_then(|active| self.config.components.get(active.place))
+            .and_then(|active| self.config.components.get(usize::from(active.place)))
             .map_or(0, |of| of.component);
         if self.gateways_due {
             return Some(Work::CheckGateways);
@@ -337,8 +341,9 @@ impl<'c> Machine<'c> {
         match &self.stage {
             Stage::Checking { .. } => Some(Work::CheckManifest),
             Stage::Proving => {
-                let claim = self.cells.claim.as_ref()?;
-                let len = (claim.committed - self.proof.len).min(super::offer::SLICE);
+                let claim = self.cells.claim?;
+                let len = claim.committed.saturating_sub(self.proof.len);
+                let len = len.min(super::offer::SLICE);
                 Some(Work::Read {
                     component,
                     offset: self.proof.len,
@@ -347,7 +352,7 @@ impl<'c> Machine<'c> {
             }
             Stage::Preparing { opened: false, .. } => Some(Work::Prepare {
                 component,
-                size: self.cells.claim.as_ref()?.image.size,
+                size: self.cells.image.as_ref()?.size,
             }),
             Stage::Preparing {
                 erased,
@@ -400,7 +405,7 @@ impl<'c> Machine<'c> {
                 self.hello_due = true;
                 self.store_again();
                 self.restate = 0;
-                self.ping = None;
+                self.ping_at = Millis::NEVER;
                 self.sent_at = now;
                 self.out.clear();
             }
@@ -526,8 +531,8 @@ impl<'c> Machine<'c> {
         };
         self.out.clear();
         self.hello_due = false;
-        self.restate = usize::MAX;
-        let back_in_s = u32::try_from(wait / 1000).unwrap_or(u32::MAX);
+        self.restate = u8::MAX;
+        let back_in_s = crate::time::seconds(wait);
         self.send(Out::Bye(Bye { reason, back_in_s }));
         self.link = LinkState::Leaving { retry_ms: wait };
         self.stop_transfer();
@@ -535,7 +540,7 @@ impl<'c> Machine<'c> {
 
     fn leave_for(&mut self, retry_ms: u64) {
         self.out.clear();
-        self.restate = usize::MAX;
+        self.restate = u8::MAX;
         self.hello_due = false;
         self.link = LinkState::Leaving { retry_ms };
         self.stop_transfer();
@@ -553,20 +558,28 @@ impl<'c> Machine<'c> {
     /// When [`Self::handle_timeout`] wants to be called, or a dial is due.
     #[must_use]
     pub fn deadline(&self) -> Option<Millis> {
-        let link = match self.link {
-            LinkState::Down { retry_at } => self.stage.may_dial().then_some(retry_at),
-            LinkState::Dialing | LinkState::Leaving { .. } => None,
-            LinkState::Greeting { due } => Some(due),
-            LinkState::Online => Some(match self.ping {
-                Some((_, at)) => at.after(self.pong_ms()),
-                None => self.sent_at.after(self.ping_ms()),
-            }),
+        let mut due = match self.link {
+            LinkState::Down { retry_at } if self.stage.may_dial() => retry_at,
+            LinkState::Down { .. } | LinkState::Dialing | LinkState::Leaving { .. } => {
+                Millis::NEVER
+            }
+            LinkState::Greeting { due } => due,
+            LinkState::Online => self.ping_due(),
         };
-        let store = (self.failed != 0).then_some(self.store_again_at);
-        [link, store, self.stage_deadline(), self.trial_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        if self.failed != 0 {
+            due = due.min(self.store_again_at);
+        }
+        due.min(self.stage_deadline())
+            .min(self.trial_deadline())
+            .some()
+    }
+
+    /// When a Pong is overdue, or the next Ping is due.
+    fn ping_due(&self) -> Millis {
+        match self.ping_at.some() {
+            Some(at) => at.after(self.pong_ms()),
+            None => self.sent_at.after(self.ping_ms()),
+        }
     }
 
     /// Looks at the clock.
@@ -574,21 +587,21 @@ impl<'c> Machine<'c> {
         if self.store_again_at <= now {
             self.store_again();
         }
-        match (self.link, self.ping) {
-            (LinkState::Greeting { due }, _) if due <= now => {
+        match self.link {
+            LinkState::Greeting { due } if due <= now => {
                 self.last_close = CloseCode::NO_PONG;
                 self.link_lost(now);
                 return;
             }
-            (LinkState::Online, Some((_, at))) if at.after(self.pong_ms()) <= now => {
-                self.last_close = CloseCode::NO_PONG;
-                let wait = self.backoff.next_ms();
-                self.leave_for(wait);
-                return;
-            }
-            (LinkState::Online, None) if self.sent_at.after(self.ping_ms()) <= now => {
+            LinkState::Online if self.ping_due() <= now => {
+                if self.ping_at != Millis::NEVER {
+                    self.last_close = CloseCode::NO_PONG;
+                    let wait = self.backoff.next_ms();
+                    self.leave_for(wait);
+                    return;
+                }
                 self.nonce = self.nonce.wrapping_add(1);
-                self.ping = Some((self.nonce, now));
+                self.ping_at = now;
                 self.send(Out::Ping(self.nonce));
             }
             _ => {}
@@ -598,11 +611,9 @@ impl<'c> Machine<'c> {
     }
 
     fn handle_pong(&mut self, pong: &Pong, now: Millis) {
-        if let Some((nonce, at)) = self.ping
-            && nonce == pong.nonce
-        {
-            self.rtt_ms = now.since(at);
-            self.ping = None;
+        if self.ping_at != Millis::NEVER && self.nonce == pong.nonce {
+            self.rtt_ms = u32::try_from(now.since(self.ping_at)).unwrap_or(u32::MAX);
+            self.ping_at = Millis::NEVER;
         }
     }
 
@@ -616,7 +627,7 @@ impl<'c> Machine<'c> {
     }
 
     fn pong_ms(&self) -> u64 {
-        PONG_MS_MIN.max(4 * self.rtt_ms)
+        PONG_MS_MIN.max(4 * u64::from(self.rtt_ms))
     }
 
     fn advise_ping(&mut self, ping_s: u32) {
@@ -660,7 +671,7 @@ impl<'c> Machine<'c> {
     /// Drops an entry of the outbox, without losing the place of what was stated already.
     pub(super) fn unstate(&mut self, sequence: u32) -> Option<Said> {
         let (place, said) = self.cells.outbox.settle(sequence)?;
-        if place < self.restate && self.restate != usize::MAX {
+        if place < usize::from(self.restate) && self.restate != u8::MAX {
             self.restate -= 1;
         }
         self.dirty(Cell::Outbox);
@@ -713,7 +724,7 @@ impl<'c> Machine<'c> {
     }
 
     pub(super) fn send(&mut self, out: Out) {
-        if matches!(out, Out::Progress(_) | Out::Pong(_)) && self.out.len() > OUT_MAX - OUT_ROOM {
+        if matches!(out, Out::Progress | Out::Pong(_)) && self.out.len() > OUT_MAX - OUT_ROOM {
             return;
         }
         // `wants_record` keeps room for what a record can cause.

@@ -1,25 +1,22 @@
 //! From Offer to staged: check, prove, prepare, receive, verify (spec/states.md section 1.2).
 
 use super::cells::{Cell, ClaimCell, TrialCell, TrialPhase};
+use super::config::COMPONENTS;
 use super::machine::{Active, Machine};
 use super::outbox::Said;
 use super::proof::Proof;
 use super::receiving::{Outcome, Receiving};
 use super::stage::Stage;
 use super::transmit::Out;
-use crate::code::{ByeReason, DigestFrom, Phase, Reason, Statement};
-use crate::frame::{
-    Accept, Ack, Chunk, DOWNGRADE, Decline, Defer, GatewayFrame, Nack, Offer, Progress, RESTART,
-    Resume,
-};
+use crate::code::{ByeReason, DigestFrom, Reason, Statement};
+use crate::frame::{Ack, Chunk, DOWNGRADE, Decline, GatewayFrame, Nack, Offer, RESTART, Resume};
 use crate::id::{Digest, UpdateId};
-use crate::limits::{ACK_EVERY_MS, CHUNK_MS, COMPONENTS_MAX};
+use crate::limits::{ACK_EVERY_MS, CHUNK_MS};
 use crate::manifest::{Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, recheck};
 use crate::statement;
 use crate::time::Millis;
 use crate::trust::{SignatureVerified, VerifySignature};
 use heapless::Vec;
-use sha2::Digest as _;
 
 /// Bytes of one Read or Erase at the most: between two of them the board can answer.
 pub(super) const SLICE: u32 = 64 * 1024;
@@ -64,12 +61,11 @@ impl Machine<'_> {
         };
         let known = self
             .cells
-            .claim
-            .as_ref()
-            .filter(|claim| claim.image.manifest == resume.manifest);
+            .claimed()
+            .filter(|(image, _)| image.manifest == resume.manifest);
         let decision = match known {
-            Some(claim) => recheck(
-                claim.image.clone(),
+            Some((image, _)) => recheck(
+                image.clone(),
                 &offered,
                 self.cells.trust.as_ref(),
                 &self.component_facts(),
@@ -103,11 +99,11 @@ impl Machine<'_> {
             None
         };
         if let Some((reason, for_s)) = wait {
-            self.send(Out::Defer(Defer {
+            self.send(Out::Defer {
                 update: *update,
                 reason,
                 for_s,
-            }));
+            });
         }
         wait.is_none()
     }
@@ -156,20 +152,26 @@ impl Machine<'_> {
             .config
             .components
             .iter()
-            .position(|of| of.component == offered.component);
+            .position(|of| of.component == offered.component)
+            .and_then(|place| u8::try_from(place).ok());
         match (decision, place) {
             (Ok(accepted), Some(place)) => {
                 self.active = Some(Active { place, ..active });
                 let runs = self.runs(place, &accepted.image.sha256);
-                if runs && self.running.get(place).is_some_and(|of| of.on_trial) {
+                if runs
+                    && self
+                        .running
+                        .get(usize::from(place))
+                        .is_some_and(|of| of.on_trial)
+                {
                     // Its trial was lost, and could not be undone at the start: nobody has tested it.
                     self.stage = Stage::Idle;
                     self.active = None;
-                    self.send(Out::Defer(Defer {
+                    self.send(Out::Defer {
                         update: active.update,
                         reason: Reason::ON_TRIAL,
                         for_s: 600,
-                    }));
+                    });
                 } else if runs {
                     self.keep_running_image(place, &accepted.image);
                     self.end_update(Statement::CONFIRMED, Reason::ALREADY_RUNNING, "");
@@ -196,16 +198,11 @@ impl Machine<'_> {
     fn begin(&mut self, image: Remembered, _: SignatureVerified, restart: bool, now: Millis) {
         let known = self
             .cells
-            .claim
-            .as_ref()
-            .is_some_and(|claim| claim.image.manifest == image.manifest);
-        if known && !restart {
-            if let Some(claim) = &mut self.cells.claim {
-                claim.image = image;
-            }
-        } else {
+            .claimed()
+            .is_some_and(|(of, _)| of.manifest == image.manifest);
+        self.cells.image = Some(image);
+        if !known || restart {
             self.cells.claim = Some(ClaimCell {
-                image,
                 committed: 0,
                 staged: false,
                 prepared: false,
@@ -221,35 +218,32 @@ impl Machine<'_> {
 
     /// Goes on once the digest has reached the claim.
     fn prove(&mut self, now: Millis) {
-        let (Some(active), Some(claim)) = (self.active, &self.cells.claim) else {
+        let (Some(active), Some((image, claim))) = (self.active, self.cells.claimed()) else {
             return;
         };
-        if self.proof.len > claim.committed {
+        let (size, digest) = (image.size, image.sha256);
+        let (committed, prepared) = (claim.committed, claim.prepared);
+        if self.proof.len > committed {
             self.proof = Proof::new();
         }
-        if self.proof.len < claim.committed {
-            self.progress(Phase::PROVING, self.proof.len, claim.committed, now);
+        if self.proof.len < committed {
+            self.progress(now);
             return;
         }
-        if claim.committed == claim.image.size && self.proof.digest() != claim.image.sha256 {
+        if committed == size && self.proof.digest() != digest {
             // The slot was changed behind the journal's back.
             self.begin_at_zero(now);
             return;
         }
-        let (committed, size) = (claim.committed, claim.image.size);
-        let prepared = claim.prepared;
-        let Some(component) = self.config.components.get(active.place).copied() else {
+        let Some(component) = self
+            .config
+            .components
+            .get(usize::from(active.place))
+            .copied()
+        else {
             return;
         };
-        self.send(Out::Accept(Accept {
-            update: active.update,
-            image_offset: committed,
-            prefix: self.proof.digest(),
-            payload_offset: committed,
-            // Shut until the slot is ready; the first Ack opens it.
-            limit: committed,
-            commit_ms: component.commit_ms,
-        }));
+        self.send(Out::Accept);
         if committed == size {
             self.verify();
             return;
@@ -273,18 +267,25 @@ impl Machine<'_> {
             until,
             unit,
         };
-        self.progress(Phase::PREPARING, committed, until, now);
+        self.progress(now);
     }
 
     /// Opens the window once the slot is ready.
     fn prepared(&mut self, now: Millis) {
-        let (Some(active), Some(claim)) = (self.active, &mut self.cells.claim) else {
+        let (Some(active), Some(image), Some(claim)) =
+            (self.active, &self.cells.image, &mut self.cells.claim)
+        else {
             return;
         };
-        let Some(component) = self.config.components.get(active.place).copied() else {
+        let Some(component) = self
+            .config
+            .components
+            .get(usize::from(active.place))
+            .copied()
+        else {
             return;
         };
-        let (size, committed) = (claim.image.size, claim.committed);
+        let (size, committed) = (image.size, claim.committed);
         if !core::mem::replace(&mut claim.prepared, true) {
             self.dirty(Cell::Claim);
         }
@@ -367,11 +368,10 @@ impl Machine<'_> {
                 *erased = erased
                     .saturating_add(SLICE.next_multiple_of(*unit))
                     .min(*until);
-                let (erased, until) = (*erased, *until);
                 if erased == until {
                     self.prepared(now);
                 } else {
-                    self.progress(Phase::PREPARING, erased, until, now);
+                    self.progress(now);
                 }
             }
             (Stage::Receiving(receiving), Ok(())) => {
@@ -439,7 +439,7 @@ impl Machine<'_> {
         claim.committed = committed;
         let every = self
             .active
-            .and_then(|active| self.config.components.get(active.place))
+            .and_then(|active| self.config.components.get(usize::from(active.place)))
             .map_or(0, |of| of.claim_every);
         if done || committed.saturating_sub(self.claimed) >= every {
             self.claimed = committed;
@@ -449,10 +449,12 @@ impl Machine<'_> {
 
     /// Compares the digest of what was read back with the signed one.
     fn verify(&mut self) {
-        let (Some(active), Some(claim)) = (self.active, &mut self.cells.claim) else {
+        let (Some(active), Some(image), Some(claim)) =
+            (self.active, &self.cells.image, &mut self.cells.claim)
+        else {
             return;
         };
-        let Some(verified) = self.proof.verify(&claim.image) else {
+        let Some(verified) = self.proof.verify(image) else {
             self.drop_claim();
             self.end_update(Statement::FAILED, Reason::DIGEST_MISMATCH, "");
             return;
@@ -465,10 +467,9 @@ impl Machine<'_> {
     }
 
     pub(super) fn handle_activate(&mut self, update: UpdateId) {
-        match (&self.stage, self.active, &self.cells.claim) {
-            (Stage::Staged(_), Some(active), Some(claim)) if active.update == update => {
+        match (&self.stage, self.active) {
+            (Stage::Staged(_), Some(active)) if active.update == update => {
                 self.cells.trial = Some(TrialCell {
-                    image: claim.image.clone(),
                     update,
                     phase: TrialPhase::Activating,
                     boots: 0,
@@ -482,9 +483,9 @@ impl Machine<'_> {
                 self.stage = Stage::Activating;
                 self.leave_to_restart();
             }
-            _ => match &self.cells.trial {
-                Some(trial) if trial.update == update => {
-                    let component = trial.image.component;
+            _ => match self.cells.tried() {
+                Some((image, trial)) if trial.update == update => {
+                    let component = image.component;
                     self.send(Out::Passing {
                         update,
                         component,
@@ -499,13 +500,9 @@ impl Machine<'_> {
     }
 
     pub(super) fn handle_cancel(&mut self, update: UpdateId) {
-        if let Some(trial) = self
-            .cells
-            .trial
-            .as_ref()
-            .filter(|trial| trial.update == update)
-        {
-            let component = trial.image.component;
+        let tried = self.cells.tried();
+        if let Some((image, _)) = tried.filter(|(_, trial)| trial.update == update) {
+            let component = image.component;
             self.send(Out::Passing {
                 update,
                 component,
@@ -515,11 +512,11 @@ impl Machine<'_> {
         } else if self.cells.outbox.has_outcome_of(&update) {
             self.restate();
         } else if !self.cells.outbox.has_room(self.expected_outcomes(&update)) {
-            self.send(Out::Defer(Defer {
+            self.send(Out::Defer {
                 update,
                 reason: Reason::OUTBOX_FULL,
                 for_s: 30,
-            }));
+            });
         } else {
             let component = self.component_of_active(&update);
             let said = Said::Outcome {
@@ -579,10 +576,10 @@ impl Machine<'_> {
     /// The journal does not take what must be durable: the update waits.
     pub(super) fn journal_failed(&mut self, cell: Cell) {
         let begins =
-            |trial: &TrialCell| trial.phase == TrialPhase::Activating && trial.attempts <= 1;
+            |trial: TrialCell| trial.phase == TrialPhase::Activating && trial.attempts <= 1;
         if cell == Cell::Trial
             && matches!(self.stage, Stage::Activating)
-            && self.cells.trial.as_ref().is_some_and(begins)
+            && self.cells.trial.is_some_and(begins)
         {
             // Nothing was switched yet, and nothing may be without its trial in the journal:
             // the board goes without a word, and the image is still staged.
@@ -608,11 +605,11 @@ impl Machine<'_> {
             return;
         }
         if let (true, Some(active)) = (self.stage.is_transfer(), self.active) {
-            self.send(Out::Defer(Defer {
+            self.send(Out::Defer {
                 update: active.update,
                 reason: Reason::STORAGE,
                 for_s: 600,
-            }));
+            });
             self.stop_transfer();
         }
     }
@@ -630,7 +627,7 @@ impl Machine<'_> {
         let component = self
             .config
             .components
-            .get(active.place)
+            .get(usize::from(active.place))
             .map_or(0, |of| of.component);
         self.state_said(
             Said::Outcome {
@@ -647,7 +644,7 @@ impl Machine<'_> {
         let component = self
             .config
             .components
-            .get(active.place)
+            .get(usize::from(active.place))
             .map_or(0, |of| of.component);
         self.send(Out::Passing {
             update: active.update,
@@ -668,12 +665,15 @@ impl Machine<'_> {
     fn component_of_active(&self, update: &UpdateId) -> u8 {
         self.active
             .filter(|active| active.update == *update)
-            .and_then(|active| self.config.components.get(active.place))
+            .and_then(|active| self.config.components.get(usize::from(active.place)))
             .map_or(0, |of| of.component)
     }
 
     pub(super) fn drop_claim(&mut self) {
         self.cells.claim = None;
+        if self.cells.trial.is_none() {
+            self.cells.image = None;
+        }
         self.claimed = 0;
         self.proof = Proof::new();
         self.clean_from = None;
@@ -684,27 +684,20 @@ impl Machine<'_> {
         self.send(Out::Ack(Ack { committed, limit }));
     }
 
-    fn progress(&mut self, phase: Phase, done: u32, total: u32, now: Millis) {
-        let Some(active) = self.active else { return };
+    fn progress(&mut self, now: Millis) {
         if self.progress_due <= now {
             self.progress_due = now.after(ACK_EVERY_MS);
-            self.send(Out::Progress(Progress {
-                update: active.update,
-                phase,
-                done,
-                total,
-            }));
+            self.send(Out::Progress);
         }
     }
 
-    pub(super) fn stage_deadline(&self) -> Option<Millis> {
+    pub(super) fn stage_deadline(&self) -> Millis {
         match &self.stage {
-            Stage::Receiving(receiving) => {
-                let silent = self.chunk_at.after(CHUNK_MS);
-                let silent = receiving.is_ready().then_some(silent);
-                [receiving.ack_due(), silent].into_iter().flatten().min()
+            Stage::Receiving(receiving) if receiving.is_ready() => {
+                receiving.ack_due().min(self.chunk_at.after(CHUNK_MS))
             }
-            _ => None,
+            Stage::Receiving(receiving) => receiving.ack_due(),
+            _ => Millis::NEVER,
         }
     }
 
@@ -720,13 +713,13 @@ impl Machine<'_> {
     }
 
     /// Whether the component runs this image, as far as the board knows.
-    pub(super) fn runs(&self, place: usize, digest: &Digest) -> bool {
-        self.running.get(place).is_some_and(|running| {
+    pub(super) fn runs(&self, place: u8, digest: &Digest) -> bool {
+        self.running.get(usize::from(place)).is_some_and(|running| {
             running.digest_from != DigestFrom::UNKNOWN && running.digest == *digest
         })
     }
 
-    pub(super) fn component_facts(&self) -> Vec<ComponentFacts, COMPONENTS_MAX> {
+    pub(super) fn component_facts(&self) -> Vec<ComponentFacts, COMPONENTS> {
         let images = self.cells.images.iter();
         let known = self
             .config
@@ -751,8 +744,8 @@ impl Machine<'_> {
     }
 
     /// The image that runs is now a confirmed one.
-    pub(super) fn keep_running_image(&mut self, place: usize, image: &Remembered) {
-        let Some(cell) = self.cells.images.get_mut(place) else {
+    pub(super) fn keep_running_image(&mut self, place: u8, image: &Remembered) {
+        let Some(cell) = self.cells.images.get_mut(usize::from(place)) else {
             return;
         };
         cell.digest = image.sha256.0;
@@ -760,6 +753,6 @@ impl Machine<'_> {
         cell.counter = image.counter;
         cell.floor = cell.floor.max(image.floor);
         cell.version = image.version.clone();
-        self.dirty(Cell::Image(u8::try_from(place).unwrap_or(0)));
+        self.dirty(Cell::Image(place));
     }
 }

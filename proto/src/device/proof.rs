@@ -1,8 +1,8 @@
 //! The resume proof, and the check of the whole image (spec/protocol.md section 8.3).
 
+use crate::hash::Sha256;
 use crate::id::Digest;
 use crate::manifest::Remembered;
-use sha2::{Digest as _, Sha256};
 
 /// A digest that grows with the committed prefix of the slot.
 #[derive(Clone)]
@@ -20,7 +20,7 @@ impl Proof {
     }
 
     pub(super) fn digest(&self) -> Digest {
-        Digest(self.hasher.clone().finalize().into())
+        Digest(self.hasher.clone().finish())
     }
 
     /// Compares what was read back with what was signed: the only way to the token.

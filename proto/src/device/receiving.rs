@@ -79,7 +79,8 @@ pub(super) struct Receiving {
     limit: u32,
     rewinding: bool,
     bad_read_backs: u8,
-    ack_due: Option<Millis>,
+    /// Never: everything that came is acknowledged.
+    ack_due: Millis,
     step: Step,
 }
 
@@ -102,7 +103,7 @@ impl Receiving {
             limit: committed.saturating_add(window),
             rewinding: false,
             bad_read_backs: 0,
-            ack_due: None,
+            ack_due: Millis::NEVER,
             step: Step::Ready,
         }
     }
@@ -123,7 +124,7 @@ impl Receiving {
         matches!(self.step, Step::Ready)
     }
 
-    pub(super) const fn ack_due(&self) -> Option<Millis> {
+    pub(super) const fn ack_due(&self) -> Millis {
         self.ack_due
     }
 
@@ -149,9 +150,7 @@ impl Receiving {
             return Err(WrongChunk);
         }
         self.rewinding = false;
-        if self.ack_due.is_none() {
-            self.ack_due = Some(now.after(ACK_EVERY_MS));
-        }
+        self.ack_due = self.ack_due.min(now.after(ACK_EVERY_MS));
         let span = Span {
             offset: chunk.offset,
             len,
@@ -255,7 +254,7 @@ impl Receiving {
 
     /// The time for an Ack has come although no half window is full.
     pub(super) fn handle_timeout(&mut self, now: Millis) {
-        if self.is_ready() && self.ack_due.is_some_and(|due| due <= now) {
+        if self.is_ready() && self.ack_due <= now {
             self.step = Step::Flushing;
         }
     }
@@ -272,7 +271,7 @@ impl Receiving {
     fn acknowledge(&mut self) -> Outcome {
         self.acked = self.committed;
         self.limit = self.limit.max(self.committed.saturating_add(self.window));
-        self.ack_due = None;
+        self.ack_due = Millis::NEVER;
         Outcome::Ack
     }
 }

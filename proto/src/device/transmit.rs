@@ -3,8 +3,9 @@
 use super::link::LinkState;
 use super::machine::Machine;
 use super::outbox::Said;
+use super::stage::Stage;
 use super::work::Work;
-use crate::code::{Reason, Statement};
+use crate::code::{Phase, Reason, Statement};
 use crate::frame::{
     Accept, Ack, Bye, Decline, Defer, DeviceFrame, GatewaysStored, KeyStored, Nack, Ping, Pong,
     Progress, Report, Unsupported,
@@ -18,10 +19,16 @@ pub(super) enum Out {
     Ping(u8),
     Pong(u8),
     Unsupported(u8),
-    Accept(Accept),
-    Defer(Defer),
+    /// Made of what holds when it is sent; left out where the transfer has stopped.
+    Accept,
+    Defer {
+        update: UpdateId,
+        reason: Reason,
+        for_s: u16,
+    },
     Decline(Decline),
-    Progress(Progress),
+    /// As `Accept`.
+    Progress,
     Ack(Ack),
     Nack(Nack),
     Passing {
@@ -35,7 +42,8 @@ pub(super) enum Out {
 }
 
 impl Machine<'_> {
-    /// Writes the next frame's plaintext to `buffer`, which takes 1,008 bytes, and returns its length.
+    /// Writes the next frame's plaintext to `buffer`, which takes
+    /// [`FRAME_MAX`](super::FRAME_MAX) bytes, and returns its length.
     pub fn poll_transmit(&mut self, buffer: &mut [u8], now: Millis) -> Option<usize> {
         let len = self.next_frame(buffer)?;
         // Only what is sent is a sign of life to the gateway.
@@ -59,7 +67,7 @@ impl Machine<'_> {
         }
         // What a cut would take back is not stated.
         let held = self.is_outbox_held();
-        let entry = self.cells.outbox.entries().get(self.restate);
+        let entry = self.cells.outbox.entries().get(usize::from(self.restate));
         if let Some(entry) = entry.filter(|_| !held) {
             self.restate += 1;
             let sequence = entry.sequence;
@@ -86,15 +94,32 @@ impl Machine<'_> {
             };
             return frame.encode(buffer).ok();
         }
-        let out = self.out.pop_front()?;
-        let frame: DeviceFrame<'_> = match out {
+        loop {
+            let out = self.out.pop_front()?;
+            if let Some(frame) = self.frame(out) {
+                return frame.encode(buffer).ok();
+            }
+        }
+    }
+
+    fn frame(&self, out: Out) -> Option<DeviceFrame<'_>> {
+        Some(match out {
             Out::Ping(nonce) => Ping { nonce }.into(),
             Out::Pong(nonce) => Pong { nonce }.into(),
             Out::Unsupported(number) => Unsupported { number }.into(),
-            Out::Accept(accept) => accept.into(),
-            Out::Defer(defer) => defer.into(),
+            Out::Accept => self.accept()?.into(),
+            Out::Defer {
+                update,
+                reason,
+                for_s,
+            } => Defer {
+                update,
+                reason,
+                for_s: for_s.into(),
+            }
+            .into(),
             Out::Decline(decline) => decline.into(),
-            Out::Progress(progress) => progress.into(),
+            Out::Progress => self.stage_progress()?.into(),
             Out::Ack(ack) => ack.into(),
             Out::Nack(nack) => nack.into(),
             Out::Passing {
@@ -117,7 +142,46 @@ impl Machine<'_> {
             }
             .into(),
             Out::Bye(bye) => bye.into(),
+        })
+    }
+
+    /// The window is shut until the slot is ready; the first Ack opens it. So no chunk has
+    /// come since it was queued, and the digest is still that of the committed prefix.
+    fn accept(&self) -> Option<Accept> {
+        if !matches!(
+            self.stage,
+            Stage::Preparing { .. } | Stage::Receiving(_) | Stage::Staged(_)
+        ) {
+            return None;
+        }
+        let active = self.active?;
+        let committed = self.proof.len;
+        Some(Accept {
+            update: active.update,
+            image_offset: committed,
+            prefix: self.proof.digest(),
+            payload_offset: committed,
+            limit: committed,
+            commit_ms: self
+                .config
+                .components
+                .get(usize::from(active.place))?
+                .commit_ms,
+        })
+    }
+
+    fn stage_progress(&self) -> Option<Progress> {
+        let update = self.active?.update;
+        let (phase, done, total) = match &self.stage {
+            Stage::Proving => (Phase::PROVING, self.proof.len, self.cells.claim?.committed),
+            Stage::Preparing { erased, until, .. } => (Phase::PREPARING, *erased, *until),
+            _ => return None,
         };
-        frame.encode(buffer).ok()
+        Some(Progress {
+            update,
+            phase,
+            done,
+            total,
+        })
     }
 }

@@ -21,7 +21,7 @@ impl Machine<'_> {
     /// Decides after a boot, or after a look, what is next for an image on its way.
     pub(super) fn resume_trial(&mut self, now: Millis) {
         self.trial_seen = now;
-        let Some(trial) = &mut self.cells.trial else {
+        let (Some(image), Some(trial)) = (&self.cells.image, &mut self.cells.trial) else {
             self.stage = Stage::Idle;
             return;
         };
@@ -29,15 +29,16 @@ impl Machine<'_> {
             .config
             .components
             .iter()
-            .position(|of| of.component == trial.image.component)
+            .position(|of| of.component == image.component)
+            .and_then(|place| u8::try_from(place).ok())
             .unwrap_or(0);
         self.active = Some(Active {
             update: trial.update,
             place,
         });
-        let running = self.running.get(place);
+        let running = self.running.get(usize::from(place));
         let known = running.is_some_and(|running| running.digest_from != DigestFrom::UNKNOWN);
-        let runs = known && running.is_some_and(|running| running.digest == trial.image.sha256);
+        let runs = known && running.is_some_and(|running| running.digest == image.sha256);
         let unfinished = running.is_some_and(|running| running.unfinished);
         let by_bootloader =
             running.is_some_and(|running| running.boot_reason == BootReason::REVERT);
@@ -63,7 +64,7 @@ impl Machine<'_> {
             }
             TrialPhase::Testing if runs => {
                 trial.boots = trial.boots.saturating_add(1);
-                let spent = trial.boots > trial.image.trial.boots;
+                let spent = trial.boots > image.trial.boots;
                 self.dirty(Cell::Trial);
                 if spent {
                     self.revert(Reason::CRASHED);
@@ -104,7 +105,7 @@ impl Machine<'_> {
         self.take_work();
         if let Some(slot) = self
             .active
-            .and_then(|active| self.running.get_mut(active.place))
+            .and_then(|active| self.running.get_mut(usize::from(active.place)))
         {
             *slot = running;
         }
@@ -185,12 +186,13 @@ impl Machine<'_> {
 
     /// `Boot::confirm` is durable: the outcome may be stated.
     fn confirmed(&mut self) {
-        let (Some(active), Some(trial)) = (self.active, self.cells.trial.take()) else {
+        let (Some(active), Some(image)) = (self.active, self.cells.image.take()) else {
             return;
         };
+        self.cells.trial = None;
         self.dirty(Cell::Trial);
-        self.keep_running_image(active.place, &trial.image);
-        if let Some(running) = self.running.get_mut(active.place) {
+        self.keep_running_image(active.place, &image);
+        if let Some(running) = self.running.get_mut(usize::from(active.place)) {
             running.on_trial = false;
         }
         self.drop_claim();
@@ -212,8 +214,7 @@ impl Machine<'_> {
 
     /// The old image runs.
     fn reverted(&mut self, reason: Reason) {
-        self.cells.trial = None;
-        self.dirty(Cell::Trial);
+        self.end_trial();
         // An image that nobody could be asked about stays staged; one that failed does not.
         if !matches!(reason, Reason::NO_CONTACT | Reason::GATEWAY_SILENT) {
             self.drop_claim();
@@ -223,10 +224,17 @@ impl Machine<'_> {
 
     /// The image could not be undone: it runs still, or nobody can say what does.
     fn revert_failed(&mut self, detail: &str) {
-        self.cells.trial = None;
-        self.dirty(Cell::Trial);
+        self.end_trial();
         self.drop_claim();
         self.end_update(Statement::FAILED, Reason::REVERT_FAILED, detail);
+    }
+
+    fn end_trial(&mut self) {
+        self.cells.trial = None;
+        if self.cells.claim.is_none() {
+            self.cells.image = None;
+        }
+        self.dirty(Cell::Trial);
     }
 
     fn set_phase(&mut self, phase: TrialPhase) {
@@ -247,11 +255,11 @@ impl Machine<'_> {
         if !matches!(self.stage, Stage::Trial) || fault == DialFault::NoLink {
             return;
         }
-        let Some(trial) = &mut self.cells.trial else {
+        let (Some(image), Some(trial)) = (&self.cells.image, &mut self.cells.trial) else {
             return;
         };
         trial.dials = trial.dials.saturating_add(1);
-        let spent = trial.dials > trial.image.trial.dials;
+        let spent = trial.dials > image.trial.dials;
         self.dirty(Cell::Trial);
         self.trial_heard_link = true;
         if spent {
@@ -259,28 +267,25 @@ impl Machine<'_> {
         }
     }
 
-    fn awake_left_ms(&self) -> Option<u64> {
-        let trial = self
-            .cells
-            .trial
-            .as_ref()
-            .filter(|_| matches!(self.stage, Stage::Trial))?;
-        let left = u64::from(trial.image.trial.awake_s.saturating_sub(trial.awake_s)) * 1000;
-        Some(left.min(u64::from(AWAKE_STORE_S) * 1000))
-    }
-
-    pub(super) fn trial_deadline(&self) -> Option<Millis> {
-        self.awake_left_ms().map(|left| self.trial_seen.after(left))
+    pub(super) fn trial_deadline(&self) -> Millis {
+        let (Stage::Trial, Some((image, trial))) = (&self.stage, self.cells.tried()) else {
+            return Millis::NEVER;
+        };
+        let left_s = image.trial.awake_s.saturating_sub(trial.awake_s);
+        self.trial_seen
+            .after(u64::from(left_s.min(AWAKE_STORE_S) * 1000))
     }
 
     pub(super) fn trial_timeout(&mut self, now: Millis) {
-        let due = self.trial_deadline().is_some_and(|due| due <= now);
-        let Some(trial) = self.cells.trial.as_mut().filter(|_| due) else {
+        if self.trial_deadline() > now {
+            return;
+        }
+        let (Some(image), Some(trial)) = (&self.cells.image, &mut self.cells.trial) else {
             return;
         };
-        let awake = u32::try_from(now.since(self.trial_seen) / 1000).unwrap_or(u32::MAX);
+        let awake = now.seconds_since(self.trial_seen);
         trial.awake_s = trial.awake_s.saturating_add(awake);
-        let spent = trial.awake_s >= trial.image.trial.awake_s;
+        let spent = trial.awake_s >= image.trial.awake_s;
         self.trial_seen = now;
         self.dirty(Cell::Trial);
         if spent {

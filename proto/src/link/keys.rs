@@ -2,10 +2,9 @@
 //! (spec/protocol.md section 2).
 
 use core::fmt;
-use hkdf::Hkdf;
-use sha2::Sha256;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::hash::Hkdf;
 use crate::id::{Handle, decode_hex};
 
 /// Bytes of every symmetric key in the protocol.
@@ -57,12 +56,7 @@ impl DeviceKey {
     }
 
     fn derive<const N: usize>(&self, info: &[u8]) -> [u8; N] {
-        const { assert!(N <= 255 * 32, "HKDF-SHA256 gives at most 8,160 bytes") };
-        let mut out = [0; N];
-        Hkdf::<Sha256>::new(Some(SALT), &self.0)
-            .expand(info, &mut out)
-            .expect("the length was checked at compile time");
-        out
+        Hkdf::extract(SALT, &[&self.0]).expand(info)
     }
 }
 

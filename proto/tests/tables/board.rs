@@ -155,7 +155,7 @@ pub(crate) fn running(
         digest_from,
         boot_reason,
         revert: Revert::SWAP,
-        version: heapless::String::new(),
+        version: "",
         counter: 1,
         unfinished: false,
         on_trial: false,

@@ -1,0 +1,95 @@
+//! The client over [`Opaque`], in static memory.
+
+use super::{Opaque, sink, word};
+use core::mem::MaybeUninit;
+use core::ptr;
+use dialhome_device::client::{Client, Parts, Provision};
+use dialhome_proto::device::{ComponentConfig, Config};
+use dialhome_proto::link::DeviceKey;
+use dialhome_proto::time::Millis;
+use dialhome_proto::trust::TrustSet;
+use heapless::Vec;
+
+/// Record length included: a "1 KiB board".
+const RX: usize = 1090;
+
+type Whole = Client<'static, Opaque, Opaque, Opaque, Opaque, Opaque, RX>;
+
+/// The board's static memory: the client and nothing else.
+static mut CLIENT: MaybeUninit<Whole> = MaybeUninit::uninit();
+
+static COMPONENTS: [ComponentConfig; 1] = [ComponentConfig {
+    component: 0,
+    slot_size: 120 * 1024,
+    write_unit: 64,
+    erase_unit: 256,
+    window: 4096,
+    commit_ms: 2000,
+    claim_every: 8192,
+}];
+
+static KEY: DeviceKey = DeviceKey::new([0x42; 32]);
+static SEED: [u8; 32] = [0x24; 32];
+
+static TRUST: TrustSet = TrustSet {
+    epoch: 1,
+    threshold: 1,
+    keys: Vec::from_array([[0x11; 32]]),
+    minimums: Vec::new(),
+};
+
+static CONFIG: Config<'static> = Config {
+    device: "board-1",
+    product: "size",
+    hardware: 1,
+    client: "size",
+    receive_buffer: 0,
+    tasks: 0,
+    ping_s: 240,
+    ping_s_min: 60,
+    wake_s: 0,
+    backoff_ms: (1000, 900_000),
+    gateways: 0,
+    components: &COMPONENTS,
+};
+
+static PROVISION: Provision<'static> = Provision {
+    key: &KEY,
+    gateways: &["gateway.example:7040"],
+    trust: Some(&TRUST),
+    seed: Some(&SEED),
+};
+
+fn now() -> Millis {
+    Millis(u64::from(word()))
+}
+
+/// Runs the client for ever.
+pub fn run() -> ! {
+    let parts = Parts {
+        transport: Opaque,
+        slot: Opaque,
+        journal: Opaque,
+        boot: Opaque,
+        rng: Opaque,
+    };
+    // SAFETY: valid and aligned; volatile, so that the compiler does not know the values.
+    let (config, provision) = unsafe {
+        (
+            ptr::read_volatile(&raw const CONFIG),
+            ptr::read_volatile(&raw const PROVISION),
+        )
+    };
+    // SAFETY: called once, from main; nothing else touches it.
+    let client = unsafe { &mut *(&raw mut CLIENT) };
+    let client = client.write(Client::start(config, provision, parts, now()));
+    loop {
+        let wake = client.poll(now());
+        if word() == 1 {
+            client.stop();
+        }
+        if client.has_left() || wake.restarting {
+            sink(&wake.at.unwrap_or_default().0.to_le_bytes());
+        }
+    }
+}
