@@ -1,7 +1,7 @@
 //! Power cuts while the journal and the slot are busy.
 
 use super::check::{Check, Fault, What};
-use super::journal::{CELLS, longest};
+use super::journal::{cells, longest};
 use super::{Board, Context, NOTE_CELL, Run, Stage, pattern};
 use dialhome_proto::device::Cell;
 
@@ -46,7 +46,7 @@ impl Run<'_, '_> {
 
     /// One value of the round in each cell, in order: 4 bytes of the round, then a pattern.
     fn store_round(&mut self, round: u32) -> Result<(), Fault> {
-        for cell in CELLS.into_iter().filter(|cell| *cell != NOTE_CELL) {
+        for cell in cells(self.context.components).filter(|cell| *cell != NOTE_CELL) {
             let value = self.context.scratch.get_mut(..longest(cell));
             let value = value.unwrap_or_default();
             pattern::fill(tag(cell, round), 0, value);
@@ -66,7 +66,7 @@ impl Run<'_, '_> {
     pub(super) fn after_cut(&mut self) -> Result<(), Fault> {
         let mut first = None;
         let mut last = u32::MAX;
-        for cell in CELLS.into_iter().filter(|cell| *cell != NOTE_CELL) {
+        for cell in cells(self.context.components).filter(|cell| *cell != NOTE_CELL) {
             let round = self.whole_round(cell)?;
             let first = *first.get_or_insert(round);
             if round > last || first - round.min(first) > 1 {

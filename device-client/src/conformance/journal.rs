@@ -6,7 +6,7 @@ use crate::journal::JournalError;
 use dialhome_proto::device::Cell;
 
 /// Every cell, each with a number of its own.
-pub(super) const CELLS: [Cell; 11] = [
+const CELLS: [Cell; 11] = [
     Cell::Keys,
     Cell::Seed,
     Cell::Trust,
@@ -19,6 +19,14 @@ pub(super) const CELLS: [Cell; 11] = [
     Cell::Trial,
     Cell::Outbox,
 ];
+
+/// The cells of a board with so many components: each has a place in the journal.
+pub(super) fn cells(components: &[u8]) -> impl Iterator<Item = Cell> + use<> {
+    let images = components.len();
+    CELLS.into_iter().filter(
+        move |cell| !matches!(cell, Cell::Image(place) if usize::from(*place) >= images.max(1)),
+    )
+}
 
 /// Longest value of a cell, in bytes (spec/limits.md section 7).
 pub(super) const fn longest(cell: Cell) -> usize {
@@ -41,19 +49,19 @@ fn tag(cell: Cell, turn: u32) -> u32 {
 
 impl Run<'_, '_> {
     pub(super) fn journal_contract(&mut self) -> Result<(), Fault> {
-        for cell in CELLS {
+        for cell in cells(self.context.components) {
             // What an earlier run, or a client, has left.
             if self.load(cell, Check::Erase, SCRATCH_LEN) != Ok(None) {
                 self.erase_cell(cell, Check::Erase)?;
             }
             self.expect_absent(cell, Check::Erase)?;
         }
-        for cell in CELLS {
+        for cell in cells(self.context.components) {
             self.erase_cell(cell, Check::EraseAbsent)?;
             self.expect_absent(cell, Check::EraseAbsent)?;
         }
         self.passed(Check::EraseAbsent);
-        for cell in CELLS {
+        for cell in cells(self.context.components) {
             self.put(cell, 0, longest(cell), Check::StoreLoad)?;
             self.expect(cell, 0, longest(cell), Check::StoreLoad)?;
         }
@@ -69,7 +77,7 @@ impl Run<'_, '_> {
 
     fn short_buffers(&mut self) -> Result<(), Fault> {
         let check = Check::ShortBuffer;
-        for cell in CELLS {
+        for cell in cells(self.context.components) {
             for short in [longest(cell) - 1, 0] {
                 match self.load(cell, check, short) {
                     Err(Fault {
@@ -90,7 +98,7 @@ impl Run<'_, '_> {
     }
 
     fn lengths(&mut self) -> Result<(), Fault> {
-        for cell in CELLS {
+        for cell in cells(self.context.components) {
             let lengths = [1, 7, longest(cell) - 1, longest(cell) / 2, longest(cell)];
             for (len, turn) in lengths.into_iter().zip(1..) {
                 self.put(cell, turn, len, Check::Lengths)?;
@@ -138,7 +146,7 @@ impl Run<'_, '_> {
             }
         }
         self.passed(Check::Replace);
-        for cell in CELLS {
+        for cell in cells(self.context.components) {
             let replaced = matches!(
                 cell,
                 Cell::Claim | Cell::Trial | Cell::Outbox | Cell::Keys | Cell::Gateways
@@ -148,7 +156,7 @@ impl Run<'_, '_> {
             }
         }
         // All at one turn again.
-        for cell in CELLS {
+        for cell in cells(self.context.components) {
             self.put(cell, turn + 1, longest(cell), Check::Replace)?;
         }
         self.expect_all(turn + 1, Check::OtherCells)
@@ -156,12 +164,12 @@ impl Run<'_, '_> {
 
     fn erase_one_by_one(&mut self) -> Result<(), Fault> {
         let turn = u32::from(self.context.stores) + 1;
-        for (cell, erased) in CELLS.into_iter().zip(1..) {
+        for (cell, erased) in cells(self.context.components).zip(1..) {
             self.erase_cell(cell, Check::Erase)?;
-            for gone in CELLS.into_iter().take(erased) {
+            for gone in cells(self.context.components).take(erased) {
                 self.expect_absent(gone, Check::Erase)?;
             }
-            for other in CELLS.into_iter().skip(erased) {
+            for other in cells(self.context.components).skip(erased) {
                 self.expect(other, turn, longest(other), Check::OtherCells)?;
             }
         }
@@ -173,7 +181,7 @@ impl Run<'_, '_> {
     /// Before a reset: every second cell with a value, the others erased after they had one.
     pub(super) fn journal_leaves(&mut self, side: usize) -> Result<(), Fault> {
         let turn = turn_of(side);
-        for (cell, place) in CELLS.into_iter().zip(0_usize..) {
+        for (cell, place) in cells(self.context.components).zip(0_usize..) {
             self.put(cell, turn, longest(cell), Check::StoreLoad)?;
             if place % 2 != side {
                 self.erase_cell(cell, Check::Erase)?;
@@ -184,7 +192,7 @@ impl Run<'_, '_> {
 
     /// After the reset.
     pub(super) fn journal_kept(&mut self, side: usize) -> Result<(), Fault> {
-        for (cell, place) in CELLS.into_iter().zip(0_usize..) {
+        for (cell, place) in cells(self.context.components).zip(0_usize..) {
             // The caller's stage may be there.
             if cell == NOTE_CELL {
                 continue;
@@ -201,8 +209,7 @@ impl Run<'_, '_> {
     }
 
     fn expect_all(&mut self, turn: u32, check: Check) -> Result<(), Fault> {
-        CELLS
-            .into_iter()
+        cells(self.context.components)
             .try_for_each(|cell| self.expect(cell, turn, longest(cell), check))
     }
 

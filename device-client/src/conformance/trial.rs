@@ -6,8 +6,8 @@ use super::{Run, SecondImage, Stage, Verdict};
 use crate::boot::{BootError, Restart, Running};
 use dialhome_proto::code::{DigestFrom, Revert};
 use dialhome_proto::device::Cell;
+use dialhome_proto::hash::Sha256;
 use dialhome_proto::id::Digest;
-use sha2::{Digest as _, Sha256};
 
 /// Where the second image's digest and size are kept until the next stage.
 const NEW: Cell = Cell::Keys;
@@ -32,7 +32,7 @@ impl Run<'_, '_> {
             offset += len;
         }
         self.flush(&place, check)?;
-        let digest: [u8; 32] = hash.finalize().into();
+        let digest = hash.finish();
         if digest == self.kept_digest()?.0 {
             return Err(self.says(check, component, "the second image is the one that runs"));
         }

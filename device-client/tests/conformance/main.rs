@@ -1,8 +1,10 @@
 //! The conformance checks on good implementations, which pass, and on one broken
 //! implementation per check, which that check alone must name.
 
+mod example;
 mod linux;
 mod memory;
+mod nor;
 
 use dialhome_device::conformance::{
     self, Board, Check, Context, Fault, Finding, SCRATCH_LEN, SecondImage, Stage, Verdict, What,

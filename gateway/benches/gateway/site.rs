@@ -104,13 +104,10 @@ impl Site {
             size: image.len() as u64,
             sha256: source::digest(image),
         };
-        let head = Head {
-            manifest,
-            source,
-            check: None,
-        };
         ImageStore::open(&self.data())?.put(image)?;
-        store.add_image(head.record(now()), false).await?;
+        store
+            .add_image(Head { manifest, source }.record(now()))
+            .await?;
         Ok(())
     }
 
