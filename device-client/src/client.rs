@@ -309,11 +309,6 @@ where
 
     fn dial(&mut self, list: GatewayList, place: u8, key: KeyUse, now: Millis) {
         self.drop_link();
-        let facts = self.parts.transport.facts();
-        let to = self.machine.facts_mut();
-        to.link = facts.link;
-        to.signal_dbm = facts.signal_dbm;
-        to.network = clipped(facts.network);
         let mut buffer = [0; CELL_LEN];
         let gateway = match list {
             GatewayList::Provisioned => self.provision.gateways.get(usize::from(place)).copied(),
@@ -339,6 +334,12 @@ where
             self.dial_fault = Some(fault);
             return;
         }
+        // A modem knows its network only now.
+        let facts = self.parts.transport.facts();
+        let to = self.machine.facts_mut();
+        to.link = facts.link;
+        to.signal_dbm = facts.signal_dbm;
+        to.network = clipped(facts.network);
         let key = key_in_force(self.machine.cells(), self.provision.key, key);
         let ephemeral = self.random.draw(&mut self.parts.rng);
         let mut flight = [0; FIRST_FLIGHT_LEN];

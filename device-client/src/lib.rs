@@ -14,6 +14,8 @@ pub mod client;
 pub mod conformance;
 pub mod crypto;
 pub mod journal;
+#[cfg(feature = "modem")]
+pub mod modem;
 pub mod nor;
 pub mod provision;
 mod random;

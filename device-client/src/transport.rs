@@ -5,7 +5,10 @@ use dialhome_proto::code::Link;
 /// A byte stream to a gateway: a TCP socket, or a modem's socket behind AT commands.
 ///
 /// The client opens one connection, moves bytes until either side closes it, and
-/// opens the next. Only `connect` may take time; `send` and `receive` return at once.
+/// opens the next. Only `connect` may take time; `send` and `receive` return at once. A
+/// transport behind a command interface, such as an AT modem, cannot: there `send`,
+/// `receive` and `close` may take a bounded time, which the implementation documents and
+/// which is short against the client's deadlines of a minute and more.
 pub trait Transport {
     /// What went wrong, for the log only: the client treats every error as a broken link.
     type Error: core::fmt::Debug;

@@ -1,0 +1,428 @@
+//! The command interface: lines out, lines in, and what the modem says unasked.
+
+use core::marker::PhantomData;
+
+use embedded_io::{Read, ReadReady, Write};
+
+use super::{Model, Reply};
+
+/// Longest line kept, in bytes; the rest of a longer one is dropped. The longest that is
+/// of use, `+COPS:` with a name of 32 bytes, has 50.
+const LINE_LEN: usize = 64;
+/// Bytes that [`At::pump`] takes in one call: a modem that never stops sending must not
+/// keep the board from its work.
+const PUMP_MAX: usize = 512;
+/// The line counts as quiet after so many milliseconds without a byte: a few times the
+/// 20 to 50 ms between the commands of a busy modem.
+const QUIET_MS: u32 = 150;
+
+/// A serial line to a modem.
+///
+/// `read` is called only where `read_ready` said yes, for one byte. The driver must hold
+/// what arrives between calls, in a buffer of 256 bytes or with hardware flow control:
+/// unasked lines may come while the board computes. An error of `read` (an overrun, a
+/// framing error) counts as a byte that was lost. `write` may wait until the line has
+/// taken the bytes, but not for ever: a modem that holds CTS back for more than a second
+/// is an error.
+pub trait Uart: Read + Write + ReadReady {}
+
+impl<U: Read + Write + ReadReady> Uart for U {}
+
+/// What the modem needs of the board besides the serial line.
+pub trait Host {
+    /// Milliseconds since any moment; may wrap around.
+    fn millis(&mut self) -> u32;
+
+    /// Called again and again while the modem is waited for: rest until an interrupt,
+    /// feed the watchdog. Must return within a few milliseconds.
+    fn idle(&mut self) {}
+
+    /// Resets the modem by its reset or power pin, within a second or two; false: this
+    /// board cannot.
+    fn reset_modem(&mut self) -> bool {
+        false
+    }
+}
+
+/// Why something did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no connection, or the other end closed it.
+    Closed,
+    /// The modem did not answer in time.
+    NoAnswer,
+    /// The modem answered `ERROR`.
+    Refused,
+    /// The modem's answer made no sense; whether the command worked is unknown.
+    Garbled,
+    /// Not registered in a network.
+    NoLink,
+    /// The gateway's name is not one that can be given to a modem.
+    BadName,
+}
+
+/// What a line says that came unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsolicited {
+    /// Bytes have arrived on a socket.
+    Data(u32),
+    /// A socket was closed.
+    Closed(u32),
+    /// A connection asked for earlier is there, or is not.
+    Connected(u32, bool),
+    /// The packet data context is gone, and every socket with it.
+    ContextLost,
+    /// Whether the modem is registered in a network.
+    Registered(bool),
+    /// Nothing that matters here.
+    Other,
+}
+
+/// What ended a wait for input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// A line, see [`At::line`].
+    Line,
+    /// The byte that was asked for.
+    Stop,
+}
+
+/// No socket.
+pub(super) const NO_SOCKET: u32 = u32::MAX;
+
+/// The command interface of a modem of model `M`.
+#[derive(Debug)]
+pub struct At<U, H, M> {
+    pub(super) uart: U,
+    pub(super) host: H,
+    line: [u8; LINE_LEN],
+    len: usize,
+    /// The line is whole; the next byte starts another.
+    ended: bool,
+    /// No wait lasts longer than this, whatever it was given.
+    limit: Option<u32>,
+    /// The socket whose unasked lines count.
+    pub(super) socket: u32,
+    pub(super) data: bool,
+    pub(super) closed: bool,
+    pub(super) connected: Option<bool>,
+    pub(super) registered: bool,
+    model: PhantomData<M>,
+}
+
+impl<U: Uart, H: Host, M: Model> At<U, H, M> {
+    pub(super) const fn new(uart: U, host: H) -> Self {
+        Self {
+            uart,
+            host,
+            line: [0; LINE_LEN],
+            len: 0,
+            ended: false,
+            limit: None,
+            socket: NO_SOCKET,
+            data: false,
+            closed: false,
+            connected: None,
+            registered: false,
+            model: PhantomData,
+        }
+    }
+
+    /// From now on nothing waits longer than so many milliseconds in all.
+    pub(super) fn limit(&mut self, ms: u32) {
+        self.limit = Some(self.host.millis().wrapping_add(ms));
+    }
+
+    /// The time in so many milliseconds, or the limit where that comes first.
+    pub fn due(&mut self, ms: u32) -> u32 {
+        let due = self.host.millis().wrapping_add(ms);
+        match self.limit {
+            Some(limit) if is_past(due, limit) => limit,
+            _ => due,
+        }
+    }
+
+    /// Whether a time of [`Self::due`] has come.
+    pub fn is_due(&mut self, due: u32) -> bool {
+        is_past(self.host.millis(), due)
+    }
+
+    /// Writes bytes of a command or of its data.
+    pub fn put(&mut self, bytes: &[u8]) {
+        // In small pieces, and reading meanwhile: a small receive FIFO does not run over.
+        // Not behind the last piece, where an answer may follow.
+        for piece in bytes.chunks(4) {
+            self.pump();
+            // A byte that did not leave shows as a command without an answer.
+            let _ = self.uart.write_all(piece);
+        }
+    }
+
+    /// Writes a decimal number.
+    pub fn put_number(&mut self, number: u32) {
+        let mut digits = [0_u8; 10];
+        let mut rest = number;
+        let mut from = digits.len();
+        for room in digits.iter_mut().rev() {
+            *room = b'0' | (rest % 10) as u8;
+            rest /= 10;
+            from = from.wrapping_sub(1);
+            if rest == 0 {
+                break;
+            }
+        }
+        self.put(digits.get(from..).unwrap_or(&[]));
+    }
+
+    /// Writes bytes as hexadecimal digits.
+    pub fn put_hex(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.put(&[hex_digit(byte >> 4), hex_digit(byte & 0x0F)]);
+        }
+    }
+
+    /// Ends the command; what came before it is of no more interest.
+    pub fn end(&mut self) {
+        self.put(b"\r");
+        let _ = self.uart.flush();
+    }
+
+    /// Sends a whole command and waits for its result.
+    ///
+    /// # Errors
+    /// `Refused`, or `NoAnswer` after `ms` milliseconds.
+    pub fn order(&mut self, command: &[u8], ms: u32) -> Result<(), Fault> {
+        self.ask(command, b"", ms).map(|_| ())
+    }
+
+    /// Sends the rest of a command, and waits for its result and for the values of the
+    /// information line that starts with `prefix` (all fields 0 where none came).
+    ///
+    /// # Errors
+    /// `Refused`, or `NoAnswer` after `ms` milliseconds.
+    pub fn ask(&mut self, command: &[u8], prefix: &[u8], ms: u32) -> Result<Reply, Fault> {
+        self.put(command);
+        self.end();
+        self.result(prefix, ms)
+    }
+
+    /// Waits for the result of a command, and takes the values of the information line
+    /// that starts with `prefix`.
+    ///
+    /// # Errors
+    /// `Refused`, or `NoAnswer` after `ms` milliseconds.
+    pub fn result(&mut self, prefix: &[u8], ms: u32) -> Result<Reply, Fault> {
+        let due = self.due(ms);
+        let mut reply = Reply::new();
+        loop {
+            self.hear(b"", 0, due)?;
+            if let Some(outcome) = self.outcome() {
+                return outcome.map(|()| reply);
+            }
+            if !prefix.is_empty()
+                && let Some(values) = self.line().strip_prefix(prefix)
+            {
+                reply = Reply::of(values);
+            }
+        }
+    }
+
+    /// Waits for a line that is not unasked for, or for the byte `stop`: in a line that
+    /// starts with `prefix`, or at the start of a line where `prefix` is empty; 0: no
+    /// such byte. After a stop the bytes behind it are read with [`Self::byte`].
+    ///
+    /// # Errors
+    /// `NoAnswer` when the time has come.
+    pub fn hear(&mut self, prefix: &[u8], stop: u8, due: u32) -> Result<Heard, Fault> {
+        loop {
+            let byte = self.byte(due)?;
+            if byte == stop && stop != 0 {
+                let line = if self.ended { &[] } else { self.line() };
+                if line.starts_with(prefix) && (line.is_empty() == prefix.is_empty()) {
+                    // The line stays for the caller; what comes next starts another.
+                    self.ended = true;
+                    return Ok(Heard::Stop);
+                }
+            }
+            if self.push(byte) && !self.note() {
+                return Ok(Heard::Line);
+            }
+        }
+    }
+
+    /// The line that ended last, or the part of it before a stop.
+    #[must_use]
+    pub fn line(&self) -> &[u8] {
+        self.line.get(..self.len).unwrap_or(&[])
+    }
+
+    /// Whether the line is a final result, and which.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Result<(), Fault>> {
+        match self.line() {
+            b"OK" => Some(Ok(())),
+            b"ERROR" => Some(Err(Fault::Refused)),
+            line if line.starts_with(b"+CME ERROR") => Some(Err(Fault::Refused)),
+            _ => None,
+        }
+    }
+
+    /// The next byte as it comes.
+    ///
+    /// # Errors
+    /// `NoAnswer` when the time has come.
+    pub fn byte(&mut self, due: u32) -> Result<u8, Fault> {
+        loop {
+            // Looked at for every byte: a modem that never stops sending ends as well.
+            if self.is_due(due) {
+                return Err(Fault::NoAnswer);
+            }
+            if let Some(byte) = self.take() {
+                return Ok(byte);
+            }
+            self.host.idle();
+        }
+    }
+
+    /// The next byte, given as two hexadecimal digits.
+    ///
+    /// # Errors
+    /// `NoAnswer` when the time has come, `Garbled` for another byte.
+    pub fn hex_byte(&mut self, due: u32) -> Result<u8, Fault> {
+        let high = hex_value(self.byte(due)?)?;
+        let low = hex_value(self.byte(due)?)?;
+        Ok(high << 4 | low)
+    }
+
+    /// Takes what has arrived, without waiting: outside of a command only unasked lines
+    /// matter.
+    pub fn pump(&mut self) {
+        for _ in 0..PUMP_MAX {
+            let Some(byte) = self.take() else {
+                return;
+            };
+            if self.push(byte) {
+                self.note();
+            }
+        }
+    }
+
+    /// Lets time pass, and takes what arrives meanwhile.
+    pub fn pause(&mut self, ms: u32) {
+        let due = self.due(ms);
+        while !self.is_due(due) {
+            self.pump();
+            self.host.idle();
+        }
+    }
+
+    /// Waits until the modem answers, and until it has nothing more to say about what
+    /// was asked before.
+    ///
+    /// # Errors
+    /// `NoAnswer` after `ms` milliseconds.
+    pub(super) fn wake(&mut self, ms: u32) -> Result<(), Fault> {
+        let due = self.due(ms);
+        let mut tries = 0_u8;
+        while self.order(b"AT", WAKE_TRY_MS).is_err() {
+            if self.is_due(due) {
+                return Err(Fault::NoAnswer);
+            }
+            tries = tries.wrapping_add(1);
+            if tries == FILL_AFTER {
+                // It may still wait for data of a write whose bytes were lost.
+                for _ in 0..M::WRITE_MAX {
+                    self.put(b"\r");
+                }
+            }
+        }
+        let due = self.due(QUIET_MS * 10);
+        let mut quiet = self.due(QUIET_MS);
+        while !self.is_due(quiet) && !self.is_due(due) {
+            match self.take() {
+                Some(byte) => {
+                    quiet = self.due(QUIET_MS);
+                    if self.push(byte) {
+                        self.note();
+                    }
+                }
+                None => self.host.idle(),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self) -> Option<u8> {
+        if !self.uart.read_ready().unwrap_or(false) {
+            return None;
+        }
+        let mut byte = [0];
+        match self.uart.read(&mut byte) {
+            Ok(1) => Some(byte[0]),
+            _ => None,
+        }
+    }
+
+    /// Adds a byte to the line; whether a line that is not empty ends with it.
+    fn push(&mut self, byte: u8) -> bool {
+        if self.ended {
+            self.ended = false;
+            self.len = 0;
+        }
+        if byte == b'\r' || byte == b'\n' {
+            self.ended = true;
+            return self.len > 0;
+        }
+        if let Some(room) = self.line.get_mut(self.len) {
+            *room = byte;
+            self.len += 1;
+        }
+        false
+    }
+
+    /// Whether the line came unasked; what it says is kept.
+    fn note(&mut self) -> bool {
+        let Some(said) = M::unsolicited(self.line()) else {
+            return false;
+        };
+        match said {
+            Unsolicited::Data(socket) => self.data |= socket == self.socket,
+            Unsolicited::Closed(socket) => self.closed |= socket == self.socket,
+            Unsolicited::Connected(socket, is_there) => {
+                if socket == self.socket {
+                    self.connected = Some(is_there);
+                }
+            }
+            Unsolicited::ContextLost => self.closed = true,
+            Unsolicited::Registered(registered) => self.registered = registered,
+            Unsolicited::Other => {}
+        }
+        true
+    }
+}
+
+/// Time for one `AT` while the modem is looked for, in milliseconds.
+const WAKE_TRY_MS: u32 = 500;
+/// After so many in vain, the data of a write are made up.
+const FILL_AFTER: u8 = 3;
+
+/// Whether a time is at or after another, over the wrap.
+pub(super) const fn is_past(time: u32, due: u32) -> bool {
+    time.wrapping_sub(due) < 1 << 31
+}
+
+const fn hex_digit(nibble: u8) -> u8 {
+    match nibble {
+        0..=9 => b'0' + nibble,
+        _ => b'A' - 10 + nibble,
+    }
+}
+
+const fn hex_value(digit: u8) -> Result<u8, Fault> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        _ => Err(Fault::Garbled),
+    }
+}
