@@ -338,6 +338,7 @@ impl Running {
                 update,
                 Change {
                     paused: Some(true),
+                    counters: Some(counters),
                     ..Change::default()
                 },
             )

@@ -310,6 +310,8 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         {
             intent.max_bytes = max_bytes;
             put_intent(write.db, &intent)?;
+            // What was sent may be in memory only, and the limit counts all of it.
+            state.counters = counters(write.memory, &intent, &state);
             if state.paused && state.counters.sent < max_bytes {
                 let unpause = Change {
                     paused: Some(false),

@@ -10,7 +10,7 @@ use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::PATIENCE;
@@ -18,7 +18,7 @@ use super::PATIENCE;
 /// A connection that speaks as the board does, until it does not.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
-    records: Records,
+    pub(crate) records: Records,
     pub(crate) first_flight: [u8; FIRST_FLIGHT_LEN],
 }
 
@@ -43,8 +43,23 @@ pub(crate) fn first_flight(key: &DeviceKey) -> ([u8; FIRST_FLIGHT_LEN], Initiato
 impl Peer {
     /// After the handshake, before Hello.
     pub(crate) async fn dial(gateway: SocketAddr, key: &DeviceKey) -> Self {
+        let stream = TcpStream::connect(gateway).await.unwrap();
+        Self::dial_over(stream, key).await
+    }
+
+    /// The same over a socket whose own receive buffer takes next to nothing: what the gateway sends stays there.
+    pub(crate) async fn dial_narrow(gateway: SocketAddr, key: &DeviceKey) -> Self {
+        let socket = match gateway {
+            SocketAddr::V4(_) => TcpSocket::new_v4(),
+            SocketAddr::V6(_) => TcpSocket::new_v6(),
+        };
+        let socket = socket.unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        Self::dial_over(socket.connect(gateway).await.unwrap(), key).await
+    }
+
+    async fn dial_over(mut stream: TcpStream, key: &DeviceKey) -> Self {
         let (flight, initiator) = first_flight(key);
-        let mut stream = TcpStream::connect(gateway).await.unwrap();
         stream.write_all(&flight).await.unwrap();
         let mut answer = Vec::new();
         while Initiator::needed(&answer) > 0 {
@@ -71,12 +86,15 @@ impl Peer {
     /// After the Welcome to this Hello.
     pub(crate) async fn greet_as(gateway: SocketAddr, key: &DeviceKey, hello: Hello<'_>) -> Self {
         let mut peer = Self::dial(gateway, key).await;
-        peer.send(hello).await;
-        assert!(
-            peer.expect(|frame| matches!(frame, GatewayFrame::Welcome(_)))
-                .await
-        );
+        peer.hello(hello).await;
         peer
+    }
+
+    /// Says Hello and is welcomed.
+    pub(crate) async fn hello(&mut self, hello: Hello<'_>) {
+        self.send(hello).await;
+        self.expect(|frame| matches!(frame, GatewayFrame::Welcome(_)))
+            .await;
     }
 
     /// The record of this plaintext.
