@@ -300,8 +300,12 @@ where
             | Work::Write { .. }
             | Work::Read { .. }
             | Work::Flush => {
-                let result = self.slot(work).map_err(SlotError::reason);
-                self.machine.worked(result, now);
+                let result = self.slot(work);
+                // A read that fails in a proof ends nothing: the board begins at 0.
+                if let (Err(fault), false) = (result, matches!(work, Work::Read { .. })) {
+                    self.machine.note_detail(fault.text());
+                }
+                self.machine.worked(result.map_err(SlotError::reason), now);
             }
         }
         (true, long)

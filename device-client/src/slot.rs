@@ -111,10 +111,10 @@ impl SlotError {
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
-            Self::Io => "the slot's medium failed",
+            Self::Io => "the slot's medium failed, or is not there",
             Self::Full => "no room for the image on the slot's medium",
             Self::WriteProtected => "the slot may not be written",
-            Self::OutOfRange => "outside the slot",
+            Self::OutOfRange => "the image does not fit the slot",
         }
     }
 }

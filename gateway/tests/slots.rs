@@ -193,3 +193,36 @@ async fn a_lost_journal_starts_from_zero() {
     let update = broken.whole(&broken.update, &broken.image).await;
     assert!(update["resent"].as_u64().unwrap() > 100_000, "{update}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_medium_that_takes_nothing_is_named_and_the_board_still_dials_home() {
+    let mut bench = Bench::start().await;
+    let board = bench.board("board", Faults::default(), SETTINGS).await;
+    let image = bench.image("1.0", &random_bytes(1, SIZE)).await;
+    bench.online("board").await;
+    // Where the slot's file should be there is something else.
+    let slot = board.state.join("slots/a");
+    std::fs::create_dir_all(&slot).unwrap();
+    let pushed = bench.push("board", &image.name, &[]).await;
+    let said = pushed.outcome.stderr.clone();
+    let failed = pushed.ended("failed", 1);
+    assert_eq!(failed["reason"], "storage", "{failed}");
+    let detail = failed["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("medium failed, or is not there"),
+        "{failed}"
+    );
+    assert!(
+        said.contains(detail) && said.contains("may be written"),
+        "{said}"
+    );
+    let update = failed["update"].as_str().unwrap();
+    let shown = bench.json(&["update", "show", update]).await;
+    assert_eq!(shown["detail"], detail, "{shown}");
+
+    // It is still there, and takes an image when it can.
+    std::fs::remove_dir(&slot).unwrap();
+    bench.online("board").await;
+    let good = bench.push("board", &image.name, &[]).await.confirmed();
+    assert_eq!(good["detail"], Value::Null, "{good}");
+}

@@ -1,7 +1,7 @@
 //! What a board or an update waits for, and what can go wrong for good, in one plain sentence each: every such
 //! sentence is here.
 
-use dialhome_proto::code::Revert;
+use dialhome_proto::code::{Reason, Revert};
 
 use crate::store::docs::{DeviceDoc, UpdateDoc};
 
@@ -49,8 +49,8 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
         return Some(match state {
             "queued" => format!("It waits for {device} to dial home; it is offered then."),
             "deferred" => format!(
-                "It waits for {device} to dial home; the board had put it off ({}).",
-                reason(update)
+                "It waits for {device} to dial home; the board had put it off: {}.",
+                put_off(update)
             ),
             "canceling" => format!(
                 "It waits for {device} to dial home and to say whether it could still cancel."
@@ -68,7 +68,7 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
     Some(match state {
         "queued" => format!("It waits for {device} to be free for it."),
         "offered" => format!("It waits for {device} to answer the offer."),
-        "deferred" => format!("It waits until {device} is ready ({}).", reason(update)),
+        "deferred" => format!("It waits until {device} is ready: {}.", put_off(update)),
         "accepted" => format!("It waits for {device} to prepare its slot."),
         "preparing" => format!("It waits for {device} to check or erase its slot."),
         "transferring" => {
@@ -155,12 +155,22 @@ pub(crate) fn device(
     None
 }
 
-fn reason(update: &UpdateDoc) -> String {
-    update
-        .reason
-        .as_deref()
-        .unwrap_or("no reason given")
-        .replace('_', " ")
+/// Why a board has put an update off.
+fn put_off(update: &UpdateDoc) -> String {
+    let Some(reason) = &update.reason else {
+        return "it gave no reason".into();
+    };
+    match Reason::from_name(reason) {
+        Some(Reason::BUSY) => "it is busy".into(),
+        Some(Reason::BATTERY_LOW) => "its battery is low".into(),
+        Some(Reason::TOO_HOT) => "it is too hot".into(),
+        Some(Reason::OUTBOX_FULL) => "it has outcomes to hand over first".into(),
+        Some(Reason::STORAGE) => {
+            "its storage does not take what it must remember; see that its card or flash is there, has room and may be written".into()
+        }
+        Some(Reason::ON_TRIAL) => "an image is on trial there".into(),
+        _ => reason.replace('_', " "),
+    }
 }
 
 fn lower_first(sentence: &str) -> String {
@@ -220,6 +230,31 @@ mod tests {
                     )
                 );
             }
+        }
+    }
+
+    #[test]
+    fn every_reason_to_put_an_update_off_is_said_in_words() {
+        let presence = Presence {
+            online: true,
+            ..Presence::default()
+        };
+        for (reason, words) in [
+            (Reason::BUSY, "busy"),
+            (Reason::BATTERY_LOW, "battery is low"),
+            (Reason::TOO_HOT, "too hot"),
+            (Reason::OUTBOX_FULL, "outcomes"),
+            (Reason::STORAGE, "card or flash"),
+            (Reason::ON_TRIAL, "on trial"),
+            (Reason(99), "code 99"),
+        ] {
+            let mut deferred = doc("deferred");
+            deferred.reason = Some(reason.to_string());
+            let sentence = update(&deferred, &presence, Hold::default()).unwrap();
+            assert!(
+                sentence.contains(words) && !sentence.contains('_'),
+                "{sentence}"
+            );
         }
     }
 

@@ -45,9 +45,18 @@ pub(crate) fn advice(reason: &str) -> Option<&'static str> {
         "old_image_running" | "wrong_image_running" => {
             "What the board runs after its restart is not the image: look at how it boots and installs."
         }
-        "bad_flash" | "digest_mismatch" | "storage" => {
-            "The board's memory did not keep what was written: try again, or replace the board."
+        "storage" => {
+            "The board's card or flash did not take the image or what the board must remember: see that it is there, has room and may be written, and push again; what was committed is not sent twice."
         }
+        "bad_flash" => {
+            "What the board wrote to one place read back wrong, again and again: its card or flash is worn out or faulty. Push again once; if it comes back, replace it."
+        }
+        "digest_mismatch" => {
+            "Every piece arrived, and what the board read back as a whole is not the signed image: its card or flash fails, or something else writes there. Push again; it starts from the beginning."
+        }
+        "manifest_unknown" => "The board no longer has the image's manifest: push again.",
+        "not_staged" => "The board no longer had the image when it was to start it: push again.",
+        "power_lost" => "The board lost its power on the way: push again.",
         "revert_failed" => "The old image could not be put back: the board needs a visit.",
         _ => return None,
     })
@@ -59,11 +68,36 @@ mod tests {
     use dialhome_proto::code::Reason;
 
     #[test]
-    fn every_reason_that_a_board_declines_with_has_a_sentence() {
-        for number in (20..=36).filter(|number| *number != 34) {
-            let reason = Reason(number).to_string();
+    fn every_reason_that_ends_an_update_badly_has_a_sentence() {
+        // These put an update off, pass within a transfer, or are what was wished for.
+        let others = [
+            Reason::NONE,
+            Reason::BUSY,
+            Reason::BATTERY_LOW,
+            Reason::TOO_HOT,
+            Reason::OUTBOX_FULL,
+            Reason::CRC,
+            Reason::READ_BACK,
+            Reason::REWOUND,
+            Reason::ALREADY_RUNNING,
+            Reason::TOO_LATE,
+            Reason::ON_TRIAL,
+            Reason::CANCELED,
+        ];
+        for code in Reason::NAMED.iter().filter(|code| !others.contains(code)) {
+            let reason = code.to_string();
             let sentence = advice(&reason).unwrap_or_else(|| panic!("none for {reason}"));
             assert!(sentence.ends_with('.'), "{sentence}");
+            assert!(!sentence.contains('_'), "not in words: {sentence}");
         }
+    }
+
+    #[test]
+    fn what_the_medium_did_not_take_and_what_it_did_not_keep_are_told_apart() {
+        let [storage, bad_flash, mismatch] =
+            ["storage", "bad_flash", "digest_mismatch"].map(|reason| advice(reason).unwrap());
+        assert!(storage.contains("may be written") && storage.contains("room"));
+        assert!(bad_flash.contains("read back wrong"));
+        assert!(mismatch.contains("not the signed image"));
     }
 }

@@ -244,8 +244,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Keeps what the boot side had to add, until the outcome is stated.
-    fn note_detail(&mut self, detail: &str) {
+    /// Keeps what the slot or the boot side had to add, for the outcome that is stated next.
+    pub fn note_detail(&mut self, detail: &str) {
         self.cells.outbox.note(detail);
         self.dirty(Cell::Outbox);
     }
