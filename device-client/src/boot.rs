@@ -11,7 +11,8 @@ use dialhome_proto::{
 /// The client stores in its journal what it is about to do *before* it calls
 /// `activate`, `confirm` or `revert`, and calls the same function again after a cut. So
 /// each of them is safe to repeat, from any point at which the last call was cut. One
-/// update, step by step:
+/// call comes without that: where `running` tells of a trial that the journal does not
+/// know, the client begins with `revert`. One update, step by step:
 ///
 /// 1. The image is in the slot, flushed, its digest and signature checked. The client
 ///    says Bye(restart), closes, and calls `activate`.
@@ -35,12 +36,14 @@ pub trait Boot {
     /// the image was installed. `known_size` is the size of the image that the journal
     /// expects to run, for a board that has to hash its slot and does not know where
     /// the image ends; a board may know better (a linker symbol, a file's length).
-    /// Where neither is known the digest is `unknown`.
+    /// Where neither is known the digest is `unknown`. While an image is on its way it is
+    /// that image's size, whichever runs: a board that can go back should know the end of
+    /// each of its images itself, or the old one has a digest that nobody knows.
     ///
     /// While an `activate` or a `revert` has been cut before its end, the digest must
     /// not be that of the image which it was to start: the client would take it for
-    /// done. May be slow (a whole image is hashed); the client asks once a boot, before
-    /// it dials.
+    /// done. May be slow (a whole image is hashed); the client asks at the start, before
+    /// it dials, and again after a change that needed no restart.
     ///
     /// # Errors
     /// `Unsupported` for a component that the board has not; `Storage` where nothing
@@ -76,9 +79,10 @@ pub trait Boot {
     /// where bringing it back failed (the client tries again, then says `revert_failed`).
     fn revert(&mut self, component: u8) -> Result<Restart, BootError>;
 
-    /// The running image's verdict on itself. Called once per boot on trial, before the
-    /// client dials; it must end by itself. A board without a test says `NOT_RUN`, and a
-    /// test that could not be run is `FAILED`.
+    /// The running image's verdict on itself. Called once per boot on trial (and after an
+    /// activation that needed no restart), before the client dials; it must end by
+    /// itself. A board without a test says `NOT_RUN`, and a test that could not be run is
+    /// `FAILED`.
     fn self_test(&mut self, component: u8) -> SelfTest;
 
     /// Restarts the board, so that what `activate` or `revert` prepared takes effect.

@@ -7,9 +7,12 @@ use dialhome_proto::code::Reason;
 /// A fixed table of small cells that survive a power cut at any instant.
 ///
 /// The usual way: two copies of each cell, each with a checksum and a rising sequence;
-/// a store overwrites the older copy, a load takes the newest that checks. Cells that
-/// hold identity (keys, trust, floors) never share an erase unit with cells that change
-/// during a transfer.
+/// a store overwrites the older copy, a load takes the newest that checks. On NOR flash a
+/// log in banks costs fewer erases ([`nor`](crate::nor)). Cells that hold identity (keys,
+/// trust, floors) never share an erase unit with cells that change during a transfer.
+///
+/// The cells of a board are 1 to 4, 9 to 11, and one from 5 on for each component. Their
+/// values have 1 to 700 bytes.
 pub trait Journal {
     /// Puts the cell's value into `buffer` and returns its length; `None` where it was
     /// never stored, or was erased.
@@ -24,7 +27,8 @@ pub trait Journal {
     ///
     /// # Errors
     /// `TooLong` where the cell has no room for so many bytes; `Full`,
-    /// `WriteProtected` or `Io` by the medium. The old value is then still there.
+    /// `WriteProtected` or `Io` by the medium. The old value is then still there, and
+    /// the client tries again within a minute.
     fn store(&mut self, cell: u8, value: &[u8]) -> Result<(), JournalError>;
 
     /// Forgets the cell's value, as atomically and durably as `store`. Nothing happens

@@ -22,3 +22,8 @@ mod random;
 pub mod rng;
 pub mod slot;
 pub mod transport;
+
+/// The excerpts of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -27,9 +27,10 @@ pub trait Slot {
     fn geometry(&self) -> Geometry;
 
     /// Makes the slot ready for an image of `image_size` bytes: creates the file at its
-    /// full size, mounts the card. Called before the first write of each boot, for a
-    /// new image and for one that is resumed, so it must keep the bytes that an image of
-    /// this size has there. May be slow: the client has said Progress(preparing).
+    /// full size, mounts the card. Called at the start of every transfer, of a new image
+    /// and of one that is resumed, so also several times in a boot: it must keep the
+    /// bytes that an image of this size has there. May be slow: the client has said
+    /// Progress(preparing).
     /// When it returns, no later write changes file-system metadata, where the medium
     /// allows that.
     ///
@@ -50,7 +51,9 @@ pub trait Slot {
     /// Writes `bytes` at `offset`, which is a multiple of the write unit. So is the
     /// length, but for the last write of an image: the slot fills the rest of that unit
     /// with what its medium holds after an erase. Bytes are written once between
-    /// erases. They need not be durable yet.
+    /// erases, and only to units of which no write can have been cut since they were
+    /// erased. A write may be longer than an erase unit, and cross its borders. The bytes
+    /// need not be durable yet.
     ///
     /// # Errors
     /// As `prepare`.
@@ -76,9 +79,10 @@ pub trait Slot {
 /// Size and units of a slot, in bytes (Hello's `slot_size`, `write_unit`, `erase_unit`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Largest image that fits.
+    /// Largest image that fits. A multiple of `erase_unit`, because the unit with an
+    /// image's last byte is erased whole.
     pub size: u32,
-    /// Writes are multiples of it, the last of an image excepted. At least 1.
+    /// Writes are multiples of it, the last of an image excepted. 1 to 768.
     pub write_unit: u32,
     /// Erases are multiples of it. A multiple of `write_unit`, at least 1.
     pub erase_unit: u32,

@@ -20,6 +20,10 @@ pub trait Transport {
     /// implementation documents (30 s at most is good practice; a modem's recovery
     /// ladder may need longer). A connection that is still open is closed first.
     ///
+    /// Where nobody may wait, as in an async executor, it may also return as soon as the
+    /// connection is begun: then `send` and `receive` answer 0 until it is up, and an
+    /// error once it has failed. The client gives it 30 s, the handshake included.
+    ///
     /// # Errors
     /// No link, no such name, refused, or the deadline passed.
     fn connect(&mut self, gateway: &str) -> Result<(), Self::Error>;
@@ -48,7 +52,7 @@ pub trait Transport {
     /// this is true. It must be cheap, and when in doubt false.
     fn link_up(&self) -> bool;
 
-    /// What Hello says about the link. It need not be connected.
+    /// What Hello says about the link; asked after each `connect` that succeeded.
     fn facts(&self) -> LinkFacts<'_>;
 
     /// How long sent bytes may stay unacknowledged by the other end's network stack

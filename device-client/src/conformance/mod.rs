@@ -7,25 +7,10 @@
 //! somewhere: by [`run_kept`] in the journal under test, or by the caller (a register or
 //! RAM that a reset leaves alone, a number typed at a console, a debugger).
 //!
-//! ```ignore
-//! let mut scratch = [0; SCRATCH_LEN];
-//! let mut watch = |check: Check, finding: Finding| print(check.name(), finding);
-//! let mut context = Context::new(&mut scratch, &mut watch);
-//! let mut board = Board { slot: &mut slot, journal: &mut journal, boot: &mut boot };
-//! match conformance::run_kept(&mut board, &mut context) {
-//!     Verdict::Reset { .. } => reset(),
-//!     Verdict::CutPower { next } => {
-//!         print("cut the power now");
-//!         let _ = conformance::churn(&mut board, &mut context, next, u32::MAX);
-//!     }
-//!     Verdict::Done => print("conforms"),
-//!     Verdict::Failed(fault) => print(fault.check.text(), fault.what.text()),
-//! }
-//! ```
-//!
-//! A program that does this at its start, and nothing else, is a whole conformance
-//! firmware. It needs [`SCRATCH_LEN`] bytes and less than 1 KiB of stack beside what the
-//! parts themselves take, and no formatting.
+//! A program that calls [`run_kept`] at its start, resets on [`Verdict::Reset`] and calls
+//! [`churn`] on [`Verdict::CutPower`], and does nothing else, is a whole conformance
+//! firmware: the README has one, in 25 lines. It needs [`SCRATCH_LEN`] bytes and less than
+//! 1 KiB of stack beside what the parts themselves take, and no formatting.
 //!
 //! **It erases the journal, and with it the keys of a board that is in service, and
 //! overwrites every slot,** four to six times with the defaults. Run it before the board

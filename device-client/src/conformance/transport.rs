@@ -14,7 +14,8 @@ pub struct Patience<'p> {
 }
 
 /// Dials `nobody`, a `HOST:PORT` where no program listens, and looks at what a transport
-/// without a connection answers. A `connect` that never returns never ends this either.
+/// without a connection answers. Of a `connect` that only begins, `receive` is asked until
+/// it says that it failed. A `connect` that never returns never ends this either.
 ///
 /// # Errors
 /// The contract that is broken.
@@ -41,7 +42,14 @@ pub fn transport<T: Transport>(
     let network = transport.facts().network.len();
     expect(Check::Facts, network <= NETWORK_MAX, "it is longer")?;
     let begun = (patience.clock)();
-    let connected = transport.connect(nobody).is_ok();
+    let mut connected = transport.connect(nobody).is_ok();
+    while connected && (patience.clock)().saturating_sub(begun) < patience.connect_ms {
+        match transport.receive(&mut [0]) {
+            Ok(0) => {}
+            Ok(_) => break,
+            Err(_) => connected = false,
+        }
+    }
     let took = (patience.clock)().saturating_sub(begun);
     expect(Check::Nobody, !connected, "it says that it is connected")?;
     let within = took <= patience.connect_ms;
