@@ -20,8 +20,9 @@ use dialhome_proto::{
 ///    on at once.
 /// 3. At the next start `running` says what runs. The new image: it is on trial,
 ///    `self_test` runs, the client dials home. Another image: if
-///    [`Running::boot_reason`] is `revert` the bootloader went back; otherwise, and
-///    where the journal does not yet say that `activate` had returned, it is called again.
+///    [`Running::boot_reason`] is `revert` the bootloader went back, and the client calls
+///    `revert` so that the boot side can forget it; otherwise, and where the journal does
+///    not yet say that `activate` had returned, it is called again.
 /// 4. The gateway says Confirm, and `confirm` makes it final; or the self-test fails or
 ///    the trial budget is spent, and `revert` puts the old image back.
 ///
@@ -153,6 +154,9 @@ pub struct Activation<'a> {
     pub size: u32,
     /// Its version text from the manifest.
     pub version: &'a str,
+    /// Boots that it has on trial, from its manifest; at least 1. The client counts those
+    /// in which it runs; a bootloader also counts those in which it does not.
+    pub trial_boots: u8,
 }
 
 /// Whether what was done takes effect only after `restart`.

@@ -603,6 +603,7 @@ where
                 digest: image.sha256,
                 size: image.size,
                 version: &image.version,
+                trial_boots: image.trial.boots,
             }),
             BootAction::Confirm => boot.confirm(component).map(|()| Restart::NotNeeded),
             BootAction::Revert => boot.revert(component),
@@ -697,8 +698,10 @@ fn running<B: Boot>(
         };
         let mut found = ask(boot);
         // An image on trial of which the journal knows nothing: nobody could say any more
-        // of which update it is, or judge it.
-        if trial.is_none() && (found.on_trial || found.unfinished) {
+        // of which update it is, or judge it. A return of which nobody knows is forgotten, or
+        // the next update would take it for its own.
+        let returned = found.boot_reason == BootReason::REVERT;
+        if trial.is_none() && (found.on_trial || found.unfinished || returned) {
             let reverted = boot.revert(config.component);
             // A board that says so again right after it went back would restart for ever.
             restart |= reverted == Ok(Restart::Needed) && found.boot_reason != BootReason::REVERT;

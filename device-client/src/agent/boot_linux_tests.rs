@@ -84,6 +84,7 @@ fn activation(image: &str) -> Activation<'static> {
         digest: digest(image),
         size: u32::try_from(image.len()).unwrap(),
         version: "1.2.3",
+        trial_boots: 5,
     }
 }
 

@@ -195,5 +195,6 @@ pub(super) fn activation(component: u8, digest: Digest, size: u32) -> Activation
         digest,
         size,
         version: "conformance",
+        trial_boots: 5,
     }
 }

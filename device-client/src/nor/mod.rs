@@ -8,14 +8,22 @@
 //! erased as a whole since the last start, and nothing is believed that a cut may have
 //! left half-way.
 
+mod boot;
 mod journal;
 mod log;
 mod partition;
+#[cfg(test)]
+mod ram;
+mod record;
 mod slot;
+mod stage;
 
+pub use boot::{NorBoot, Porter};
 pub use journal::{JournalLayout, NorJournal};
 pub use partition::{Partition, PartitionError};
+pub use record::BootLayout;
 pub use slot::NorSlot;
+pub use stage::{BootStage, COPY_TRIES, Decision, Started};
 
 use embedded_storage::nor_flash::NorFlash;
 

@@ -50,7 +50,9 @@ impl Machine<'_> {
                 self.dirty(Cell::Trial);
                 self.stage = Stage::SelfTesting;
             }
-            TrialPhase::Activating if by_bootloader => self.reverted(Reason::CRASHED),
+            // The old image runs already; the boot side is told that the trial is over, so that
+            // no later update takes this return for its own.
+            TrialPhase::Activating if by_bootloader => self.revert(Reason::CRASHED),
             TrialPhase::Activating if trial.attempts >= BOOT_ATTEMPTS_MAX => {
                 self.revert(Reason::INSTALL_FAILED)
             }
@@ -78,7 +80,7 @@ impl Machine<'_> {
             TrialPhase::Switched | TrialPhase::Testing | TrialPhase::Confirming
                 if by_bootloader =>
             {
-                self.reverted(Reason::CRASHED)
+                self.revert(Reason::CRASHED)
             }
             // The boot side may still hold the image for the next start, or its trial open.
             TrialPhase::Switched | TrialPhase::Testing | TrialPhase::Confirming => {
