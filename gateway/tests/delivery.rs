@@ -97,10 +97,14 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
         size: image.len() as u64,
         sha256: dialhome_gateway::image::source::digest(&image),
     };
-    let head = Head { manifest, source };
+    let head = Head {
+        manifest,
+        source,
+        check: None,
+    };
     images.put(&image).unwrap();
     store
-        .add_image(head.record(dialhome_gateway::store::now()))
+        .add_image(head.record(dialhome_gateway::store::now()), false)
         .await
         .unwrap();
     let gateway = Gateway::new(store.clone(), images);

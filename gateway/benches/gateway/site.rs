@@ -104,10 +104,13 @@ impl Site {
             size: image.len() as u64,
             sha256: source::digest(image),
         };
+        let head = Head {
+            manifest,
+            source,
+            check: None,
+        };
         ImageStore::open(&self.data())?.put(image)?;
-        store
-            .add_image(Head { manifest, source }.record(now()))
-            .await?;
+        store.add_image(head.record(now()), false).await?;
         Ok(())
     }
 

@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, Args, ErrorDoc, Name};
 use super::{Admin, Api, Page, Paging};
-use crate::image::container::{HEAD_LEN_MAX, Head};
+use crate::image::check::{CheckFault, FRONT_LEN};
+use crate::image::container::{ContainerError, HEAD_LEN_MAX, Head};
 use crate::image::store::{ImageStore, NewImage};
 use crate::store::{ImageRecord, StoreError};
 
@@ -57,6 +58,9 @@ pub struct ImageDoc {
     pub devices: Vec<String>,
     /// The signers' ids, 16 hexadecimal digits each.
     pub signers: Vec<String>,
+    /// What the payload was checked for, as in `sdu:0x2000`; null where nothing was asked.
+    #[serde(default)]
+    pub check: Option<String>,
     /// When it was added.
     #[schema(value_type = String, format = DateTime)]
     pub added: Timestamp,
@@ -80,6 +84,7 @@ impl From<ImageRecord> for ImageDoc {
             hardware: record.hardware,
             devices: record.devices,
             signers: record.signers,
+            check: record.check,
             added: record.added,
         }
     }
@@ -93,6 +98,17 @@ pub struct ImageAdded {
     pub image: ImageDoc,
     /// The very same was there already.
     pub existed: bool,
+    /// What images of its product and component must be checked for is now this image's check.
+    #[serde(default)]
+    pub check_changed: bool,
+}
+
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HowToAdd {
+    /// The image's check, or that it has none, takes the place of the one that its product and component need.
+    #[serde(default)]
+    change_check: bool,
 }
 
 /// The images, by name.
@@ -142,16 +158,18 @@ pub(super) async fn remove(State(admin): Api, Name(name): Name) -> Result<Status
 }
 
 /// Adds a signed image: the body is a `.dhi` file. 201: added; 200: the very same was there already.
-#[utoipa::path(post, path = "/v1/images", request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+#[utoipa::path(post, path = "/v1/images", params(HowToAdd), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = ImageAdded), (status = 200, body = ImageAdded), (status = 400, body = ErrorDoc),
         (status = 409, body = ErrorDoc), (status = 507, body = ErrorDoc)))]
 pub(super) async fn add(
     State(admin): Api,
+    Args(how): Args<HowToAdd>,
     body: axum::body::Body,
 ) -> Result<(StatusCode, Json<ImageAdded>), ApiError> {
     let mut parts = body.into_data_stream();
     let (head, first) = read_head(&mut parts).await?;
     let record = head.record(crate::store::now());
+    admin.store.allow_image(&record, how.change_check).await?;
     if record.size > IMAGE_MAX {
         return Err(ApiError::bad(
             "too_big",
@@ -189,7 +207,7 @@ pub(super) async fn add(
         .await
         .map_err(|_| ApiError::from(StoreError::Stopped))?;
     kept.map_err(|error| UploadError::Io(error).into_api(&admin))?;
-    let added = admin.store.add_image(record).await?;
+    let added = admin.store.add_image(record, how.change_check).await?;
     let status = if added.existed {
         StatusCode::OK
     } else {
@@ -200,15 +218,14 @@ pub(super) async fn add(
         Json(ImageAdded {
             image: added.image.into(),
             existed: added.existed,
+            check_changed: added.check_changed,
         }),
     ))
 }
 
 /// Reads until the head is whole: the head, and what came after it.
 async fn read_head(parts: &mut BodyDataStream) -> Result<(Head, Bytes), ApiError> {
-    let bad = |error: crate::image::container::ContainerError| {
-        ApiError::bad("bad_image", error.to_string())
-    };
+    let bad = |error: ContainerError| ApiError::bad("bad_image", error.to_string());
     let mut seen = Vec::new();
     loop {
         if let Some((head, len)) = Head::parse(&seen).map_err(bad)? {
@@ -216,7 +233,7 @@ async fn read_head(parts: &mut BodyDataStream) -> Result<(Head, Bytes), ApiError
         }
         match next(parts).await? {
             Some(bytes) if seen.len() < HEAD_LEN_MAX => seen.extend_from_slice(&bytes),
-            _ => return Err(bad(crate::image::container::ContainerError::CutShort)),
+            _ => return Err(bad(ContainerError::CutShort)),
         }
     }
 }
@@ -239,6 +256,7 @@ pub(super) async fn next(parts: &mut BodyDataStream) -> Result<Option<Bytes>, Ap
 /// Why an upload did not reach the disk.
 enum UploadError {
     Bad(String),
+    Check(CheckFault),
     Io(std::io::Error),
 }
 
@@ -246,6 +264,9 @@ impl UploadError {
     fn into_api(self, admin: &Admin) -> ApiError {
         match self {
             Self::Bad(message) => ApiError::bad("bad_image", message),
+            Self::Check(fault) => {
+                ApiError::bad("check_failed", fault.to_string()).hint(fault.hint())
+            }
             Self::Io(error)
                 if matches!(
                     error.kind(),
@@ -277,16 +298,21 @@ fn write(
 ) -> Result<NewImage, UploadError> {
     let mut new = images.begin().map_err(UploadError::Io)?;
     let mut left = u64::from(size);
+    let mut front = Vec::new();
     while let Some(part) = parts.blocking_recv() {
         left = left.checked_sub(part.len() as u64).ok_or_else(|| {
             UploadError::Bad(format!(
                 "the payload is longer than the {size} bytes that the manifest says"
             ))
         })?;
+        front.extend(part.iter().take(FRONT_LEN - front.len()));
         new.write(&part).map_err(UploadError::Io)?;
     }
     let (size, digest) = new.measured();
-    head.check_payload(size, digest)
-        .map_err(|error| UploadError::Bad(error.to_string()))?;
+    head.check_payload(size, digest, &front)
+        .map_err(|error| match error {
+            ContainerError::Check(fault) => UploadError::Check(fault),
+            other => UploadError::Bad(other.to_string()),
+        })?;
     Ok(new)
 }

@@ -147,7 +147,7 @@ pub(crate) enum ImageCommand {
     /// Sign a firmware file; needs no gateway
     Sign(SignCommand),
     /// Give the gateway a signed image, or a firmware file that is signed on the spot
-    Add(SignArgs),
+    Add(AddArgs),
     /// List the images
     List,
     /// Show an image
@@ -162,6 +162,17 @@ pub(crate) enum ImageCommand {
         #[arg(value_parser = super::values::image)]
         image: String,
     },
+}
+
+/// `dialhome image add`.
+#[derive(Debug, Args)]
+pub(crate) struct AddArgs {
+    /// The file, and how to sign it.
+    #[command(flatten)]
+    pub(crate) sign: SignArgs,
+    /// Let this image's check, or that it has none, be what its product and component need from now on
+    #[arg(long)]
+    pub(crate) change_check: bool,
 }
 
 /// `dialhome push`.

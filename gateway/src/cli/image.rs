@@ -7,12 +7,12 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::args::ImageCommand;
+use super::args::{AddArgs, ImageCommand};
 use super::client::{Client, segment, stream};
 use super::device::all;
 use super::error::CliError;
 use super::output::{Output, bytes, sheet, table, time};
-use super::sign::{self, SignArgs};
+use super::sign;
 use crate::admin::{ImageAdded, ImageDoc, Page};
 
 /// Time for the gateway to store an image once it has all of it, per image of any size.
@@ -25,7 +25,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, CliError> {
     match command {
         ImageCommand::Sign(_) => Ok(ExitCode::SUCCESS),
-        ImageCommand::Add(args) => add(&args, client, out).await,
+        ImageCommand::Add(command) => add(&command, client, out).await,
         ImageCommand::List => {
             let images: Page<ImageDoc> = all(client, "/v1/images").await?;
             out.show(&images, || list(&images.items))
@@ -47,8 +47,8 @@ fn path(image: &str) -> String {
     format!("/v1/images/{}", segment(image))
 }
 
-async fn add(args: &SignArgs, client: &Client, out: Output) -> Result<ExitCode, CliError> {
-    let signed = sign::load(args)?;
+async fn add(command: &AddArgs, client: &Client, out: Output) -> Result<ExitCode, CliError> {
+    let signed = sign::load(&command.sign)?;
     let head = signed.container.head.to_bytes();
     let payload = signed.container.payload;
     let bar = upload_bar((head.len() + payload.len()) as u64);
@@ -56,9 +56,8 @@ async fn add(args: &SignArgs, client: &Client, out: Output) -> Result<ExitCode, 
         let bar = bar.clone();
         move |sent| bar.inc(sent)
     });
-    let added = client
-        .upload::<ImageAdded>("/v1/images", body, STORE_WITHIN)
-        .await;
+    let path = format!("/v1/images?change_check={}", command.change_check);
+    let added = client.upload::<ImageAdded>(&path, body, STORE_WITHIN).await;
     bar.finish_and_clear();
     let (_, added) = added?;
     out.show(&added, || {
@@ -68,12 +67,20 @@ async fn add(args: &SignArgs, client: &Client, out: Output) -> Result<ExitCode, 
         } else {
             "is added"
         };
-        format!(
+        let added_text = format!(
             "Image {} {what}: {}, sha256 {}",
             image.image,
             bytes(u64::from(image.size)),
             image.digest
-        )
+        );
+        let family = image.image.split('@').next().unwrap_or_default();
+        match (added.check_changed, &image.check) {
+            (false, _) => added_text,
+            (true, Some(check)) => {
+                format!("{added_text}\nImages of {family} need the check {check} from now on.")
+            }
+            (true, None) => format!("{added_text}\nImages of {family} need no check any more."),
+        }
     })
 }
 
@@ -138,6 +145,7 @@ fn describe(image: &ImageDoc) -> String {
             (!image.devices.is_empty()).then(|| image.devices.join(", ")),
         ),
         ("signed by", Some(image.signers.join(", "))),
+        ("check", image.check.clone()),
         ("added", Some(time(image.added))),
     ])
 }

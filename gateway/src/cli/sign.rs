@@ -14,7 +14,9 @@ use ed25519_dalek::SigningKey;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use super::client::sentence;
 use super::error::CliError;
+use crate::image::check::{Check, CheckFault};
 use crate::image::container::{Container, ContainerError, Head, MAGIC};
 use crate::image::hex::{HexError, Select};
 use crate::image::key;
@@ -59,6 +61,9 @@ pub struct SignArgs {
     /// Another component must run this image; up to two
     #[arg(long, value_name = "COMPONENT=SHA256")]
     pub require: Vec<Require>,
+    /// Refuse the image unless it has what its boards' first boot stage needs: sdu[:BASE] for Arduino's SDU
+    #[arg(long, value_name = "CHECK")]
+    pub check: Option<Check>,
     /// Mark it as a security update
     #[arg(long)]
     pub security: bool,
@@ -203,6 +208,7 @@ impl Signed {
                 .signatures()
                 .map(|(signer, _)| signer.to_string())
                 .collect(),
+            check: head.check.map(|check| check.to_string()),
             out: out.map(Path::to_path_buf),
         }
     }
@@ -243,6 +249,8 @@ pub struct Summary {
     pub filled: usize,
     /// The signers' ids.
     pub signers: Vec<String>,
+    /// What the payload was checked for.
+    pub check: Option<String>,
     /// The file that was written.
     pub out: Option<PathBuf>,
 }
@@ -273,6 +281,9 @@ impl fmt::Display for Summary {
             self.hardware[1],
             self.signers.join(", ")
         )?;
+        if let Some(check) = &self.check {
+            write!(f, "\n  check     {check} passed")?;
+        }
         match &self.out {
             Some(out) => write!(f, "\n  written   {}", out.display()),
             None => Ok(()),
@@ -369,14 +380,23 @@ fn sign_content(
             format!("{} is empty.", args.file.display()),
         ));
     }
-    finish(made, &about, &keys)
+    finish(made, &about, &keys, args.check)
 }
 
-fn finish(made: Made, about: &Description, keys: &[SigningKey]) -> Result<Signed, CliError> {
+fn finish(
+    made: Made,
+    about: &Description,
+    keys: &[SigningKey],
+    check: Option<Check>,
+) -> Result<Signed, CliError> {
+    if let Some(check) = check {
+        check.verify(&made.payload, made.payload.len() as u64)?;
+    }
     let manifest = sign(&made.payload, about, keys)?;
     let head = Head {
         manifest,
         source: made.source,
+        check,
     };
     Ok(Signed {
         container: Container {
@@ -519,12 +539,22 @@ impl From<NameError> for CliError {
     }
 }
 
+impl From<CheckFault> for CliError {
+    fn from(fault: CheckFault) -> Self {
+        Self::failed("check_failed", sentence(&fault.to_string())).hint(fault.hint())
+    }
+}
+
 impl From<ContainerError> for CliError {
     fn from(error: ContainerError) -> Self {
+        if let ContainerError::Check(fault) = error {
+            return fault.into();
+        }
         let failed = Self::failed("bad_image", format!("{error}."));
         match error {
             ContainerError::NotContainer => failed.hint("Make one with `dialhome image sign`."),
             ContainerError::SeveralImages(_) => failed,
+            ContainerError::UnknownCheck(_) => failed.hint("Use a newer version of dialhome."),
             _ => failed.hint("Copy the file again, or sign the image again."),
         }
     }

@@ -5,8 +5,10 @@
 //! ```
 //!
 //! The source block is `name: text`, `format: u8` (0 raw, 1 hex), `size: u64`, `sha256: [u8; 32]` in the
-//! encoding of spec/frames.md section 1. It is not signed: it helps a person to find a file again and
-//! decides nothing. What decides is the manifest, and the payload is checked against it here.
+//! encoding of spec/frames.md section 1, and then, where the payload was checked for its board
+//! (`image sign --check`), the check as `text` of 1 to 32 bytes. It is not signed: it helps a person to find a
+//! file again, and decides nothing. What decides is the manifest, and the payload is checked against it here;
+//! the check is made again from the payload, and the gateway remembers which one a product needs.
 
 use std::io;
 
@@ -15,6 +17,7 @@ use dialhome_proto::limits::MANIFEST_MAX;
 use dialhome_proto::manifest::{Entry, Manifest, ManifestFault};
 use thiserror::Error;
 
+use super::check::{self, Check, CheckFault};
 use super::name::ImageName;
 use super::source::{Format, Source, digest};
 use crate::store::ImageRecord;
@@ -22,8 +25,8 @@ use crate::store::ImageRecord;
 /// The bytes that every `.dhi` file begins with.
 pub const MAGIC: &[u8; 4] = b"DHI1";
 
-/// Longest source block, in bytes: name 2 + 255, format 1, size 10, digest 32.
-pub const SOURCE_LEN_MAX: usize = 2 + 255 + 1 + 10 + 32;
+/// Longest source block, in bytes: name 2 + 255, format 1, size 10, digest 32, check 1 + 32.
+pub const SOURCE_LEN_MAX: usize = 2 + 255 + 1 + 10 + 32 + (1 + check::TEXT_MAX);
 
 /// Longest part before the payload, in bytes.
 pub const HEAD_LEN_MAX: usize = MAGIC.len() + 2 + MANIFEST_MAX + 2 + SOURCE_LEN_MAX;
@@ -36,6 +39,8 @@ pub struct Head {
     pub manifest: Vec<u8>,
     /// What the payload was made from.
     pub source: Source,
+    /// What the payload was checked for, and is checked for again.
+    pub check: Option<Check>,
 }
 
 /// A whole `.dhi` file in memory; the payload is the one that the manifest describes.
@@ -65,6 +70,12 @@ pub enum ContainerError {
     /// The source block cannot be read.
     #[error("the signed image is damaged: the block about its source cannot be read")]
     Source,
+    /// The check has a name that this version does not know.
+    #[error("the signed image has a check that this version of dialhome does not know: {0}")]
+    UnknownCheck(String),
+    /// The payload does not pass its check.
+    #[error("{0}")]
+    Check(#[from] CheckFault),
     /// A manifest for several components, whose payloads one file cannot hold.
     #[error("the manifest describes {0} images, and a signed image file carries one")]
     SeveralImages(usize),
@@ -119,10 +130,15 @@ impl Head {
         else {
             return Ok(None);
         };
-        let source = read_source(source).ok_or(ContainerError::Source)?;
+        let (source, check) = read_source(source).ok_or(ContainerError::Source)?;
+        let check = check
+            .map(|text| text.parse())
+            .transpose()
+            .map_err(|_| ContainerError::UnknownCheck(check.unwrap_or_default().into()))?;
         let head = Self {
             manifest: manifest.into(),
             source,
+            check,
         };
         Ok(Some((head, bytes.len() - rest.len())))
     }
@@ -131,7 +147,10 @@ impl Head {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        for part in [self.manifest.as_slice(), &write_source(&self.source)] {
+        for part in [
+            self.manifest.as_slice(),
+            &write_source(&self.source, self.check),
+        ] {
             let len = u16::try_from(part.len()).expect("a part is at most 768 bytes");
             bytes.extend_from_slice(&len.to_be_bytes());
             bytes.extend_from_slice(part);
@@ -171,11 +190,17 @@ impl Head {
         }
     }
 
-    /// Checks a payload of this size and digest against the manifest.
+    /// Checks a payload of this size and digest against the manifest, and makes the image's own check:
+    /// `front` is at least the payload's first [`check::FRONT_LEN`] bytes, or all of it where it is shorter.
     ///
     /// # Errors
-    /// [`ContainerError::Size`] or [`ContainerError::Digest`].
-    pub fn check_payload(&self, size: u64, sha256: Digest) -> Result<(), ContainerError> {
+    /// [`ContainerError::Size`], [`ContainerError::Digest`] or [`ContainerError::Check`].
+    pub fn check_payload(
+        &self,
+        size: u64,
+        sha256: Digest,
+        front: &[u8],
+    ) -> Result<(), ContainerError> {
         let entry = self.entry();
         if size != u64::from(entry.size) {
             return Err(ContainerError::Size {
@@ -189,7 +214,10 @@ impl Head {
                 stated: entry.sha256,
             });
         }
-        Ok(())
+        match self.check {
+            Some(check) => Ok(check.verify(front, size)?),
+            None => Ok(()),
+        }
     }
 
     /// The store's record of this image.
@@ -214,6 +242,7 @@ impl Head {
                 .signatures()
                 .map(|(signer, _)| signer.to_string())
                 .collect(),
+            check: self.check.map(|check| check.to_string()),
             manifest: self.manifest.clone(),
             added,
         }
@@ -228,7 +257,7 @@ impl Container {
     pub fn parse(bytes: &[u8]) -> Result<Self, ContainerError> {
         let (head, len) = Head::parse(bytes)?.ok_or(ContainerError::CutShort)?;
         let payload = &bytes[len..];
-        head.check_payload(payload.len() as u64, digest(payload))?;
+        head.check_payload(payload.len() as u64, digest(payload), payload)?;
         Ok(Self {
             head,
             payload: payload.into(),
@@ -262,25 +291,36 @@ fn part<'a>(
     Ok(Some(part))
 }
 
-fn read_source(bytes: &[u8]) -> Option<Source> {
+/// The source, and the text of the check.
+fn read_source(bytes: &[u8]) -> Option<(Source, Option<&str>)> {
     let (name, rest): (&str, _) = postcard::take_from_bytes(bytes).ok()?;
     let (format, rest): (u8, _) = postcard::take_from_bytes(rest).ok()?;
     let (size, rest) = postcard::take_from_bytes(rest).ok()?;
-    let sha256 = Digest(rest.try_into().ok()?);
+    let (sha256, rest) = rest.split_first_chunk()?;
+    let sha256 = Digest(*sha256);
+    let check = match rest {
+        [] => None,
+        rest => match postcard::take_from_bytes(rest).ok()? {
+            ("", _) => return None,
+            (text, []) => Some(text),
+            _ => return None,
+        },
+    };
     let format = match format {
         0 => Format::Raw,
         1 => Format::Hex,
         _ => return None,
     };
-    (name.len() <= 255).then(|| Source {
+    let source = Source {
         name: name.into(),
         format,
         size,
         sha256,
-    })
+    };
+    (name.len() <= 255).then_some((source, check))
 }
 
-fn write_source(source: &Source) -> Vec<u8> {
+fn write_source(source: &Source, check: Option<Check>) -> Vec<u8> {
     let format = match source.format {
         Format::Raw => 0_u8,
         Format::Hex => 1,
@@ -291,6 +331,11 @@ fn write_source(source: &Source) -> Vec<u8> {
         .expect("a source's name is at most 255 bytes")
         .len();
     out.truncate(len);
+    if let Some(check) = check {
+        let text = check.to_string();
+        out.push(u8::try_from(text.len()).expect("a check's text is short"));
+        out.extend_from_slice(text.as_bytes());
+    }
     out
 }
 

@@ -27,7 +27,11 @@ fn container() -> Container {
     };
     let manifest = sign(&payload, &about, &keys).unwrap();
     Container {
-        head: Head { manifest, source },
+        head: Head {
+            manifest,
+            source,
+            check: None,
+        },
         payload,
     }
 }
@@ -160,4 +164,45 @@ proptest! {
             prop_assert!(Container::parse(&bytes).is_err());
         }
     }
+}
+
+#[test]
+fn a_check_stands_in_the_note_and_is_made_again() {
+    use crate::image::check::{Check, CheckFault};
+    let mut checked = container();
+    checked.head.check = Some(Check::Sdu { base: 0x2000 });
+    let head = checked.head.to_bytes();
+    assert!(head.ends_with(b"\x0asdu:0x2000"));
+    assert_eq!(
+        Head::parse(&head),
+        Ok(Some((checked.head.clone(), head.len())))
+    );
+    for cut in 0..head.len() {
+        assert!(!matches!(Head::parse(&head[..cut]), Ok(Some(_))), "{cut}");
+    }
+    // The payload of these tests is no firmware.
+    let mut bytes = Vec::new();
+    checked.write(&mut bytes).unwrap();
+    assert_eq!(
+        Container::parse(&bytes),
+        Err(ContainerError::Check(CheckFault::TooShort(
+            checked.payload.len() as u64
+        )))
+    );
+    let record = checked.head.record(jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!(record.check.as_deref(), Some("sdu:0x2000"));
+    // From a newer version: not taken for nothing.
+    let newer = [&head[..head.len() - 10], b"new:0x2000"].concat();
+    assert_eq!(
+        Head::parse(&newer),
+        Err(ContainerError::UnknownCheck("new:0x2000".into()))
+    );
+    let empty = container().head.to_bytes().len();
+    let mut empty_check = container().head.to_bytes();
+    let manifest = usize::from(u16::from_be_bytes([empty_check[4], empty_check[5]]));
+    let source = empty - 8 - manifest + 1;
+    empty_check[6 + manifest..8 + manifest]
+        .copy_from_slice(&u16::try_from(source).unwrap().to_be_bytes());
+    empty_check.push(0);
+    assert_eq!(Head::parse(&empty_check), Err(ContainerError::Source));
 }

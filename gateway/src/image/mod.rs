@@ -4,6 +4,7 @@
 //! file, [`key`] reads the keys, [`sign`] makes the manifest, [`container`] is the `.dhi` file that carries
 //! both. The gateway's half holds no key: [`container`] again, and [`store`] for the bytes.
 
+pub mod check;
 pub mod container;
 pub mod hex;
 pub mod key;

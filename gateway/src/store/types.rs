@@ -368,6 +368,9 @@ pub struct ImageRecord {
     pub devices: Vec<String>,
     /// The signers' ids, 16 hexadecimal digits each.
     pub signers: Vec<String>,
+    /// What the payload was checked for when it was added, as in `sdu:0x2000`.
+    #[serde(default)]
+    pub check: Option<String>,
     /// The manifest, signatures included.
     #[serde(with = "hex_bytes")]
     pub manifest: Vec<u8>,

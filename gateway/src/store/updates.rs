@@ -294,6 +294,12 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
     let image = images::find(write.db, &push.image)?
         .ok_or_else(|| StoreError::not_found("image", &push.image))?;
     is_for(&device, &image)?;
+    images::has_needed_check(
+        write.db,
+        &image.name,
+        image.check.as_deref(),
+        images::WHEN_PUSHING,
+    )?;
     let mut open = open_ids(write.db, &device.id)?
         .into_iter()
         .map(|id| both(write.db, &id))
