@@ -1,13 +1,14 @@
 //! Codes on the wire: a byte with named values, where a value that this version
 //! does not know is kept as it is (spec/frames.md section 4).
 
+use crate::wire::{Field, Reader, Writer};
 use core::fmt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($value:literal $constant:ident $text:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         pub struct $name(pub u8);
 
         impl $name {
@@ -33,6 +34,16 @@ macro_rules! codes {
                     $($text => Some(Self($value)),)+
                     other => other.strip_prefix("code_")?.parse().ok().map(Self),
                 }
+            }
+        }
+
+        impl Field<'_> for $name {
+            fn read(reader: &mut Reader<'_>) -> Self {
+                Self(u8::read(reader))
+            }
+
+            fn write(&self, writer: &mut Writer<'_>) {
+                self.0.write(writer);
             }
         }
 

@@ -1,12 +1,13 @@
 //! Names and identities that cross the wire (spec/frames.md section 3).
 
+use crate::wire::{Field, Reader, Writer};
 use core::fmt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 macro_rules! bytes_id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         pub struct $name(pub [u8; $len]);
 
         impl $name {
@@ -15,6 +16,16 @@ macro_rules! bytes_id {
             pub fn from_hex(text: &str) -> Option<Self> {
                 let mut out = [0; $len];
                 decode_hex(text, &mut out).then_some(Self(out))
+            }
+        }
+
+        impl Field<'_> for $name {
+            fn read(reader: &mut Reader<'_>) -> Self {
+                Self(Field::read(reader))
+            }
+
+            fn write(&self, writer: &mut Writer<'_>) {
+                self.0.write(writer);
             }
         }
 

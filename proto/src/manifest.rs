@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::limits::{TRIAL_AWAKE_S, TRIAL_BOOTS, TRIAL_DIALS};
 use crate::trust::Signatures;
-use crate::wire::{Reader, Texts, TextsFault};
+use crate::wire::{Reader, Texts, TextsFault, fields};
 
 /// The bytes that every manifest begins with, so that no other signed text can pass for one.
 pub const PREFIX: &[u8; 19] = b"dialhome manifest 1";
@@ -148,7 +148,7 @@ impl<'a> Body<'a> {
             return Err(ManifestFault::Product);
         }
         let flags = reader.take().ok_or(ManifestFault::Malformed)?;
-        let trial = TrialBudget::read(&mut reader).ok_or(ManifestFault::Malformed)?;
+        let trial = reader.take().ok_or(ManifestFault::Malformed)?;
         let devices = Texts::parse(&mut reader, MANIFEST_DEVICES_MAX, is_name)?;
         let entries = Entries::parse(&mut reader)?;
         Ok((
@@ -164,26 +164,20 @@ impl<'a> Body<'a> {
     }
 }
 
-/// How long a new image may try to prove itself before the board puts the old one back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrialBudget {
-    /// Boots without confirmation.
-    pub boots: u8,
-    /// Failed dials while the link is up.
-    pub dials: u16,
-    /// Time awake, in seconds.
-    pub awake_s: u32,
+fields! {
+    /// How long a new image may try to prove itself before the board puts the old one back.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct TrialBudget {
+        /// Boots without confirmation.
+        pub boots: u8,
+        /// Failed dials while the link is up.
+        pub dials: u16,
+        /// Time awake, in seconds.
+        pub awake_s: u32,
+    }
 }
 
 impl TrialBudget {
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
-        Some(Self {
-            boots: reader.take()?,
-            dials: reader.take()?,
-            awake_s: reader.take()?,
-        })
-    }
-
     /// This budget, with the board's default where a value is 0.
     #[must_use]
     pub const fn or_defaults(self) -> Self {

@@ -144,13 +144,13 @@ impl<'a> Record<'a> {
 
     fn put(&self, trust: &[u8], out: &mut [u8]) -> Option<usize> {
         let mut body = Writer::new(out.get_mut(HEAD..)?);
-        body.put(self.device)?;
-        body.put(self.product)?;
+        body.put(&self.device)?;
+        body.put(&self.product)?;
         body.bytes(self.key)?;
         body.bytes(self.seed)?;
         body.count(self.gateways.len())?;
         for gateway in &self.gateways {
-            body.put(*gateway)?;
+            body.put(gateway)?;
         }
         body.count(self.pins.len())?;
         for pin in self.pins {

@@ -2,7 +2,6 @@
 //! (spec/protocol.md section 7).
 
 use core::fmt;
-use core::net::Ipv6Addr;
 
 use crate::code::Reason;
 use crate::id::{SignerId, is_name};
@@ -173,22 +172,90 @@ pub fn is_endpoint(text: &str) -> bool {
     if !(GATEWAY_MIN..=GATEWAY_MAX).contains(&text.len()) {
         return false;
     }
-    let Some((host, port)) = text.rsplit_once(':') else {
+    let text = text.as_bytes();
+    let Some((host, [_, port @ ..])) = text
+        .iter()
+        .rposition(|byte| *byte == b':')
+        .and_then(|colon| text.split_at_checked(colon))
+    else {
         return false;
     };
-    let is_host = match host.strip_prefix('[') {
-        Some(rest) => rest
-            .strip_suffix(']')
-            .is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        None => {
+    let is_host = match host {
+        [b'[', address @ .., b']'] => is_ipv6(address),
+        _ => {
             !host.is_empty()
                 && host
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(byte))
         }
     };
-    // u16's own parser would take a sign and leading zeros, and so several texts for one port.
-    is_host && !port.starts_with(['0', '+']) && port.parse::<u16>().is_ok()
+    is_host && port != b"0" && is_decimal(port, u16::MAX.into())
+}
+
+/// Whether `text` is a number up to `max`, which has at most 5 digits: decimal, without a
+/// leading zero.
+fn is_decimal(text: &[u8], max: u32) -> bool {
+    let one_way = matches!(text, [b'0'] | [b'1'..=b'9', ..]);
+    one_way
+        && text.len() <= 5
+        && text.iter().all(u8::is_ascii_digit)
+        && text
+            .iter()
+            .fold(0, |value, digit| value * 10 + u32::from(digit & 15))
+            <= max
+}
+
+/// Whether `text` is an IPv6 address as `core::net` reads it, without a scope. Written out,
+/// because the parser of the standard library takes 2 KB of a board's flash; a test holds
+/// the two together.
+fn is_ipv6(text: &[u8]) -> bool {
+    // A gap stands for one group of zeros at least.
+    let (mut rest, mut has_gap) = match text {
+        [b':', b':'] => return true,
+        [b':', b':', rest @ ..] => (rest, true),
+        _ => (text, false),
+    };
+    let mut groups = 0_u32;
+    while let Some(colon) = rest.iter().position(|byte| *byte == b':') {
+        let Some((group, [_, after @ ..])) = rest.split_at_checked(colon) else {
+            return false;
+        };
+        if !is_group(group) {
+            return false;
+        }
+        groups = groups.saturating_add(1);
+        rest = after;
+        if let [b':', after @ ..] = rest {
+            if has_gap {
+                return false;
+            }
+            (rest, has_gap) = (after, true);
+            if rest.is_empty() {
+                return groups <= 7;
+            }
+        }
+    }
+    groups = groups.saturating_add(if is_group(rest) {
+        1
+    } else if is_ipv4(rest) {
+        2
+    } else {
+        return false;
+    });
+    if has_gap { groups <= 7 } else { groups == 8 }
+}
+
+fn is_group(text: &[u8]) -> bool {
+    (1..=4).contains(&text.len()) && text.iter().all(u8::is_ascii_hexdigit)
+}
+
+fn is_ipv4(text: &[u8]) -> bool {
+    let mut parts = 0_u32;
+    let all = text.split(|byte| *byte == b'.').all(|part| {
+        parts = parts.saturating_add(1);
+        is_decimal(part, 255)
+    });
+    all && parts == 4
 }
 
 /// Writes the body, prefix included, to `out` and returns its length in bytes: the bytes to sign.
@@ -212,11 +279,11 @@ pub fn encode_body(
 fn write(device: &str, epoch: u32, gateways: &[&str], out: &mut [u8]) -> Option<usize> {
     let mut writer = Writer::new(out);
     writer.bytes(PREFIX)?;
-    writer.put(device)?;
+    writer.put(&device)?;
     writer.put(&epoch)?;
     writer.count(gateways.len())?;
     for gateway in gateways {
-        writer.put(*gateway)?;
+        writer.put(gateway)?;
     }
     Some(writer.len())
 }
@@ -287,3 +354,68 @@ impl fmt::Display for StatementFault {
 }
 
 impl core::error::Error for StatementFault {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv6Addr;
+    use proptest::prelude::*;
+
+    fn agrees(text: &str) {
+        let theirs = text.parse::<Ipv6Addr>().is_ok();
+        assert_eq!(is_ipv6(text.as_bytes()), theirs, "{text}");
+    }
+
+    #[test]
+    fn addresses_at_the_edges_are_those_of_the_standard_library() {
+        for text in [
+            "",
+            ":",
+            "::",
+            ":::",
+            "::1",
+            "1::",
+            "1:2:3:4:5:6:7:8",
+            "1:2:3:4:5:6:7",
+            "1:2:3:4:5:6:7::",
+            "::2:3:4:5:6:7:8",
+            "1:2:3:4:5:6:7:8::",
+            "::1:2:3:4:5:6:7:8",
+            "1::2::3",
+            "12345::",
+            "::1.2.3.4",
+            "1:2:3:4:5:6:1.2.3.4",
+            "1:2:3:4:5:6:7:1.2.3.4",
+            "1:2:3:4:5::1.2.3.4",
+            "1:2:3:4:5:6::1.2.3.4",
+            "::1.2.3.256",
+            "::1.2.3",
+            "::1.2.3.4.5",
+            "::01.2.3.4",
+            "::1.2.3.4:5",
+            "1.2.3.4",
+            "::g",
+            "1:",
+            ":1",
+            "::1.2.3.0",
+            "::1.2.3.",
+            "1:::2",
+            "fe80::1%1",
+        ] {
+            agrees(text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn addresses_are_those_of_the_standard_library(
+            text in "[0-9a-f:.]{0,20}",
+            groups in "([0-9a-f]{1,5}:{1,2}){0,8}[0-9a-f]{0,4}",
+            mixed in ":{0,2}([0-9a-f]{1,4}:{1,2}){0,7}[0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}",
+        ) {
+            agrees(&text);
+            agrees(&groups);
+            agrees(&mixed);
+        }
+    }
+}

@@ -7,11 +7,11 @@ use super::config::COMPONENTS;
 use super::outbox::Outbox;
 use crate::code::Reason;
 use crate::id::{Digest, UpdateId};
-use crate::limits::{REMEMBERED_LEN, STATEMENT_MAX, VERSION_MAX};
+use crate::limits::{STATEMENT_MAX, VERSION_MAX};
 use crate::manifest::Remembered;
 use crate::trust::TrustSet;
+use crate::wire::{Field, Reader, Writer, fields, whole};
 use heapless::{String, Vec};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Longest cell, in bytes: the gateways statement.
 pub const CELL_LEN: usize = STATEMENT_MAX;
@@ -70,13 +70,15 @@ impl Cell {
     }
 }
 
-/// Keys that replace the provisioned one.
-#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Keys {
-    /// In force instead of the provisioned key.
-    pub current: Option<[u8; 32]>,
-    /// Sent by NewKey, not yet settled.
-    pub pending: Option<[u8; 32]>,
+fields! {
+    /// Keys that replace the provisioned one.
+    #[derive(Clone, PartialEq, Eq, Default)]
+    pub struct Keys {
+        /// In force instead of the provisioned key.
+        pub current: Option<[u8; 32]>,
+        /// Sent by NewKey, not yet settled.
+        pub pending: Option<[u8; 32]>,
+    }
 }
 
 impl core::fmt::Debug for Keys {
@@ -90,34 +92,38 @@ impl core::fmt::Debug for Keys {
     }
 }
 
-/// What is known of a component's confirmed image.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct ImageCell {
-    /// Its digest; zeros: none was confirmed yet.
-    pub digest: [u8; 32],
-    /// Its size in bytes.
-    pub size: u32,
-    /// Its counter.
-    pub counter: u64,
-    /// Lowest counter that is accepted from now on.
-    pub floor: u64,
-    /// Its version text.
-    pub version: String<VERSION_MAX>,
+fields! {
+    /// What is known of a component's confirmed image.
+    #[derive(Clone, PartialEq, Eq, Debug, Default)]
+    pub struct ImageCell {
+        /// Its digest; zeros: none was confirmed yet.
+        pub digest: [u8; 32],
+        /// Its size in bytes.
+        pub size: u32,
+        /// Its counter.
+        pub counter: u64,
+        /// Lowest counter that is accepted from now on.
+        pub floor: u64,
+        /// Its version text.
+        pub version: String<VERSION_MAX>,
+    }
 }
 
-/// How far an image is that is being received, or is staged.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ClaimCell {
-    /// Bytes committed at least.
-    pub committed: u32,
-    /// The whole image was verified.
-    pub staged: bool,
-    /// The slot was erased to the image's end.
-    pub prepared: bool,
+fields! {
+    /// How far an image is that is being received, or is staged.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct ClaimCell {
+        /// Bytes committed at least.
+        pub committed: u32,
+        /// The whole image was verified.
+        pub staged: bool,
+        /// The slot was erased to the image's end.
+        pub prepared: bool,
+    }
 }
 
 /// How far the change to another image has come; each is stored before its step is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TrialPhase {
     /// `activate` is called, perhaps again.
     Activating,
@@ -131,23 +137,25 @@ pub enum TrialPhase {
     Reverting,
 }
 
-/// How far an image is between staged and its outcome.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct TrialCell {
-    /// The update.
-    pub update: UpdateId,
-    /// How far it is.
-    pub phase: TrialPhase,
-    /// Boots on trial so far.
-    pub boots: u8,
-    /// Failed dials on trial so far, while the link was up.
-    pub dials: u16,
-    /// Awake time on trial so far, in seconds.
-    pub awake_s: u32,
-    /// Calls of `activate` or `revert` in this phase, the one under way included.
-    pub attempts: u8,
-    /// Why it is reverted.
-    pub reason: Reason,
+fields! {
+    /// How far an image is between staged and its outcome.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct TrialCell {
+        /// The update.
+        pub update: UpdateId,
+        /// How far it is.
+        pub phase: TrialPhase,
+        /// Boots on trial so far.
+        pub boots: u8,
+        /// Failed dials on trial so far, while the link was up.
+        pub dials: u16,
+        /// Awake time on trial so far, in seconds.
+        pub awake_s: u32,
+        /// Calls of `activate` or `revert` in this phase, the one under way included.
+        pub attempts: u8,
+        /// Why it is reverted.
+        pub reason: Reason,
+    }
 }
 
 /// The journal's cells in memory.
@@ -249,27 +257,46 @@ impl ImageCell {
     }
 }
 
-fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Some(value),
-        _ => None,
-    }
-}
-
-fn put<T: Serialize>(value: &T, out: &mut [u8]) -> Option<usize> {
-    postcard::to_slice(value, out).ok().map(|used| used.len())
+fn put<'a>(value: &impl Field<'a>, out: &mut [u8]) -> Option<usize> {
+    let mut writer = Writer::new(out);
+    value.write(&mut writer);
+    writer.finish()
 }
 
 /// One byte of length, the remembered manifest, then the rest.
-fn join<T: Serialize>(image: &Remembered, tail: &T, out: &mut [u8]) -> Option<usize> {
+fn join<'a>(image: &Remembered, tail: &impl Field<'a>, out: &mut [u8]) -> Option<usize> {
     let (len, rest) = out.split_first_mut()?;
-    let used = image.encode(rest.first_chunk_mut::<REMEMBERED_LEN>()?);
-    *len = u8::try_from(used).ok()?;
-    put(tail, rest.get_mut(used..)?).map(|more| 1 + used + more)
+    let mut writer = Writer::new(rest);
+    image.write(&mut writer);
+    *len = u8::try_from(writer.len()).ok()?;
+    tail.write(&mut writer);
+    writer.finish().map(|used| 1 + used)
 }
 
-fn split<T: DeserializeOwned>(bytes: &[u8]) -> Option<(Remembered, T)> {
+fn split<'a, T: Field<'a>>(bytes: &'a [u8]) -> Option<(Remembered, T)> {
     let (&len, rest) = bytes.split_first()?;
     let (image, tail) = rest.split_at_checked(usize::from(len))?;
-    Some((Remembered::decode(image)?, whole(tail)?))
+    Some((whole(image)?, whole(tail)?))
+}
+
+const PHASES: [TrialPhase; 5] = [
+    TrialPhase::Activating,
+    TrialPhase::Switched,
+    TrialPhase::Testing,
+    TrialPhase::Confirming,
+    TrialPhase::Reverting,
+];
+
+impl Field<'_> for TrialPhase {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        let place = usize::from(u8::read(reader));
+        PHASES.get(place).copied().unwrap_or_else(|| {
+            reader.fail();
+            Self::Activating
+        })
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        (*self as u8).write(writer);
+    }
 }

@@ -4,11 +4,11 @@
 use crate::code::{Reason, Statement};
 use crate::id::{Handle, UpdateId};
 use crate::limits::{OUTBOX_DETAIL_MAX, OUTBOX_MAX};
+use crate::wire::{Field, Reader, Writer, fields};
 use heapless::{String, Vec};
-use serde::{Deserialize, Serialize};
 
 /// What an entry states.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Said {
     /// The outcome of an update.
     Outcome {
@@ -33,22 +33,91 @@ pub enum Said {
     },
 }
 
-/// A numbered statement.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Entry {
-    /// Its number, from 1.
-    pub sequence: u32,
-    /// The statement.
-    pub said: Said,
+fields! {
+    /// A numbered statement.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Entry {
+        /// Its number, from 1.
+        pub sequence: u32,
+        /// The statement.
+        pub said: Said,
+    }
 }
 
 /// The journal's cell of them.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Outbox {
     last: u32,
     entries: Vec<Entry, OUTBOX_MAX>,
     detail_of: u32,
     detail: String<OUTBOX_DETAIL_MAX>,
+}
+
+impl Field<'_> for Said {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        match u8::read(reader) {
+            0 => Self::Outcome {
+                update: Field::read(reader),
+                component: Field::read(reader),
+                state: Field::read(reader),
+                reason: Field::read(reader),
+            },
+            1 => Self::KeyStored {
+                handle: Field::read(reader),
+            },
+            kind => {
+                if kind != 2 {
+                    reader.fail();
+                }
+                Self::GatewaysStored {
+                    epoch: Field::read(reader),
+                }
+            }
+        }
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        match self {
+            Self::Outcome {
+                update,
+                component,
+                state,
+                reason,
+            } => {
+                0_u8.write(writer);
+                update.write(writer);
+                component.write(writer);
+                state.write(writer);
+                reason.write(writer);
+            }
+            Self::KeyStored { handle } => {
+                1_u8.write(writer);
+                handle.write(writer);
+            }
+            Self::GatewaysStored { epoch } => {
+                2_u8.write(writer);
+                epoch.write(writer);
+            }
+        }
+    }
+}
+
+impl Field<'_> for Outbox {
+    fn read(reader: &mut Reader<'_>) -> Self {
+        Self {
+            last: Field::read(reader),
+            entries: Field::read(reader),
+            detail_of: Field::read(reader),
+            detail: Field::read(reader),
+        }
+    }
+
+    fn write(&self, writer: &mut Writer<'_>) {
+        self.last.write(writer);
+        self.entries.write(writer);
+        self.detail_of.write(writer);
+        self.detail.write(writer);
+    }
 }
 
 impl Outbox {
@@ -117,8 +186,15 @@ impl Outbox {
             .entries
             .iter()
             .position(|entry| entry.sequence == sequence)?;
-        let entry = self.entries.remove(place);
-        Some((place, entry.said))
+        // It goes to the end, one by one, and off it: four entries are not worth a `memmove`.
+        let mut tail = self.entries.get_mut(place..)?;
+        while let [first, rest @ ..] = tail {
+            if let Some(second) = rest.first_mut() {
+                core::mem::swap(first, second);
+            }
+            tail = rest;
+        }
+        self.entries.pop().map(|entry| (place, entry.said))
     }
 }
 

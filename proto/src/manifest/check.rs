@@ -7,7 +7,7 @@ use crate::code::Reason;
 use crate::id::Digest;
 use crate::limits::{ENCODING_RAW, REMEMBERED_LEN, VERSION_MAX};
 use crate::trust::{SignatureVerified, TrustSet, VerifySignature};
-use crate::wire::{Reader, Writer};
+use crate::wire::{Field as _, Writer, fields, whole};
 
 /// What the board knows of itself.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,7 @@ pub struct Accepted {
     pub verified: SignatureVerified,
 }
 
+fields! {
 /// What a board keeps of a verified manifest: enough to take a Resume without seeing it again, to run the
 /// trial, and to state the image in Hello. 137 bytes at most in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +83,7 @@ pub struct Remembered {
     pub trial: TrialBudget,
     /// Epoch of the TrustSet under which it was verified.
     pub trust_epoch: u32,
+}
 }
 
 /// Decides whether the board takes the offered image.
@@ -214,41 +216,14 @@ impl Remembered {
     /// journal's checksum, may be read so.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let image = Self {
-            manifest: Digest(*reader.array()?),
-            component: reader.take()?,
-            version: String::try_from(reader.take::<&str>()?).ok()?,
-            size: reader.take()?,
-            sha256: Digest(*reader.array()?),
-            counter: reader.take()?,
-            floor: reader.take()?,
-            trial: TrialBudget::read(&mut reader)?,
-            trust_epoch: reader.take()?,
-        };
-        reader.is_empty().then_some(image)
+        whole(bytes)
     }
 
-    /// Writes a journal cell and returns the bytes used.
+    /// Writes a journal cell and returns the bytes used, at most `REMEMBERED_LEN`.
     #[must_use]
     pub fn encode(&self, out: &mut [u8; REMEMBERED_LEN]) -> usize {
-        self.write(out)
-            .expect("REMEMBERED_LEN is the longest encoding")
-    }
-
-    fn write(&self, out: &mut [u8]) -> Option<usize> {
         let mut writer = Writer::new(out);
-        writer.bytes(&self.manifest.0)?;
-        writer.put(&self.component)?;
-        writer.put(self.version.as_str())?;
-        writer.put(&self.size)?;
-        writer.bytes(&self.sha256.0)?;
-        writer.put(&self.counter)?;
-        writer.put(&self.floor)?;
-        writer.put(&self.trial.boots)?;
-        writer.put(&self.trial.dials)?;
-        writer.put(&self.trial.awake_s)?;
-        writer.put(&self.trust_epoch)?;
-        Some(writer.len())
+        self.write(&mut writer);
+        writer.len()
     }
 }

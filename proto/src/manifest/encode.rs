@@ -61,19 +61,19 @@ pub fn encode_body(fields: &ManifestFields<'_>, out: &mut [u8]) -> Result<usize,
 fn write(fields: &ManifestFields<'_>, out: &mut [u8]) -> Option<usize> {
     let mut writer = Writer::new(out);
     writer.bytes(PREFIX)?;
-    writer.put(fields.product)?;
+    writer.put(&fields.product)?;
     writer.put(&fields.flags)?;
     writer.put(&fields.trial.boots)?;
     writer.put(&fields.trial.dials)?;
     writer.put(&fields.trial.awake_s)?;
     writer.count(fields.devices.len())?;
     for device in fields.devices {
-        writer.put(*device)?;
+        writer.put(device)?;
     }
     writer.count(fields.entries.len())?;
     for entry in fields.entries {
         writer.put(&entry.component)?;
-        writer.put(entry.version)?;
+        writer.put(&entry.version)?;
         writer.put(&entry.counter)?;
         writer.put(&entry.floor)?;
         writer.put(&entry.size)?;
