@@ -9,8 +9,8 @@
 //!
 //! A program that calls [`run_kept`] at its start, resets on [`Verdict::Reset`] and calls
 //! [`churn`] on [`Verdict::CutPower`], and does nothing else, is a whole conformance
-//! firmware: the README has one, in 25 lines. It needs [`SCRATCH_LEN`] bytes and less than
-//! 1 KiB of stack beside what the parts themselves take, and no formatting.
+//! firmware: the README has one, in 25 lines. It needs [`SCRATCH_LEN`] bytes and some 1 KiB
+//! of stack beside what the parts themselves take, 15 KB of flash, and no formatting.
 //!
 //! **It erases the journal, and with it the keys of a board that is in service, and
 //! overwrites every slot,** four to six times with the defaults. Run it before the board

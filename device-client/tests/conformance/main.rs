@@ -135,7 +135,10 @@ fn transport(broken: Option<Check>) -> Result<BTreeSet<Check>, Fault> {
         times.get()
     };
     conformance::transport(
-        &mut Silence { broken },
+        &mut Silence {
+            broken,
+            fails_after: None,
+        },
         "127.0.0.1:9",
         &mut conformance::Patience {
             connect_ms: 5_000,
@@ -146,6 +149,28 @@ fn transport(broken: Option<Check>) -> Result<BTreeSet<Check>, Fault> {
         },
     )?;
     Ok(passed)
+}
+
+#[test]
+fn a_connection_that_is_only_begun_may_fail_later() {
+    let dial = |calls| {
+        let mut time = 0;
+        let mut clock = || {
+            time += 100;
+            time
+        };
+        let mut silence = Silence {
+            broken: None,
+            fails_after: Some(calls),
+        };
+        let mut patience = conformance::Patience {
+            connect_ms: 5_000,
+            clock: &mut clock,
+        };
+        conformance::transport(&mut silence, "127.0.0.1:9", &mut patience, &mut |_, _| {})
+    };
+    assert_eq!(dial(20), Ok(()));
+    assert_eq!(dial(90).unwrap_err().check, Check::Nobody);
 }
 
 /// The stage in the journal under test, without anything else that survives a reset.

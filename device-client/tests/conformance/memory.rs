@@ -535,13 +535,15 @@ impl Boot for MemoryBoot {
 /// A transport that reaches nobody.
 pub(crate) struct Silence {
     pub(crate) broken: Option<Check>,
+    /// `connect` only begins, and so many calls of `receive` later it has failed.
+    pub(crate) fails_after: Option<u32>,
 }
 
 impl Transport for Silence {
     type Error = ();
 
     fn connect(&mut self, _gateway: &str) -> Result<(), ()> {
-        if self.broken == Some(Check::Nobody) {
+        if self.broken == Some(Check::Nobody) || self.fails_after.is_some() {
             Ok(())
         } else {
             Err(())
@@ -557,7 +559,11 @@ impl Transport for Silence {
     }
 
     fn receive(&mut self, _buffer: &mut [u8]) -> Result<usize, ()> {
-        if self.broken == Some(Check::ClosedReceive) {
+        if let Some(calls @ 1..) = &mut self.fails_after {
+            *calls -= 1;
+            return Ok(0);
+        }
+        if matches!(self.broken, Some(Check::ClosedReceive | Check::Nobody)) {
             Ok(0)
         } else {
             Err(())
