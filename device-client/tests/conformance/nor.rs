@@ -1,10 +1,13 @@
-//! Slot and journal on NOR flash, in one flash in memory; boot side of the memory board.
+//! Slot, journal and boot side on NOR flash, with the boot stage, in one flash in memory.
 
-use crate::memory::{MemoryBoot, World};
 use dialhome_device::conformance::{
-    self, Board, Check, Context, Finding, SCRATCH_LEN, Stage, Verdict,
+    self, Board, Check, Context, Finding, SCRATCH_LEN, SecondImage, Stage, Verdict,
 };
-use dialhome_device::nor::{JournalLayout, NorJournal, NorSlot, Partition, Region};
+use dialhome_device::nor::{
+    BootLayout, BootStage, Decision, JournalLayout, NorBoot, NorJournal, NorSlot, Partition,
+    Porter, Region,
+};
+use dialhome_proto::code::{BootReason, SelfTest};
 use embedded_storage::nor_flash::{
     ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read, check_write,
 };
@@ -85,27 +88,66 @@ impl<const WRITE: usize, const ERASE: usize> NorFlash for Flash<WRITE, ERASE> {
     }
 }
 
+/// Which image lies in the active slot, by its first byte.
+const OLD: u8 = 0x0D;
+const NEW: u8 = 0xE1;
+/// An image that ends within a write unit.
+const IMAGE: u32 = 5_003;
+
 fn conforms<const WRITE: usize, const ERASE: usize>(granule: u32, write_unit: u32, cut_after: u32) {
     let erase = u32::try_from(ERASE).unwrap();
-    let layout = JournalLayout::least(erase, granule, 1);
-    let slot_at = layout.len();
-    let slot_len = (16 * erase).max(8 * 1024);
-    let flash = RefCell::new(Flash::<WRITE, ERASE> {
-        bytes: vec![0xA5; (slot_at + slot_len) as usize],
-        left: None,
-    });
-    let world = World::good();
-    let part = |offset, len| Partition::new(&flash, Region { offset, len }).unwrap();
+    let journal_layout = JournalLayout::least(erase, granule, 1);
+    let journal_at = Region {
+        offset: 0,
+        len: journal_layout.len(),
+    };
+    let behind = |region: Region, len| Region {
+        offset: region.offset + region.len,
+        len,
+    };
+    let active = behind(journal_at, (4 * erase).max(8 * 1024));
+    let download = behind(active, active.len + erase);
+    let state = behind(download, 4 * erase.max(1024));
+    let layout = BootLayout {
+        active,
+        download,
+        state,
+        banks: 2,
+        swap_unit: erase,
+        granule,
+    };
+    let mut bytes = vec![0xFF; (state.offset + state.len) as usize];
+    bytes[..active.offset as usize].fill(0xA5);
+    bytes[active.offset as usize..][..IMAGE as usize].fill(OLD);
+    let flash = RefCell::new(Flash::<WRITE, ERASE> { bytes, left: None });
+    let whole = Region {
+        offset: 0,
+        len: state.offset + state.len,
+    };
+    let part = |region| Partition::new(&flash, region).unwrap();
     let mut stage = Stage::FIRST;
     let mut skipped = Vec::new();
     for turn in 0.. {
         assert!(turn < 30, "the run does not end");
-        let mut slot = NorSlot::new(part(slot_at, slot_len), slot_len, write_unit);
-        let mut journal = NorJournal::new(part(0, slot_at), &layout).unwrap();
+        // The bootloader has its turn.
+        let decision = BootStage::run(&mut *flash.borrow_mut(), &layout);
+        assert!(matches!(decision, Decision::Start(_)), "{decision:?}");
+        let runs = flash.borrow().bytes[active.offset as usize];
+        let porter = Porter {
+            self_test: |_| SelfTest::PASSED,
+            restart: |_| Ok(()),
+            started: BootReason::POWER_ON,
+            size: Some(IMAGE),
+            version: "",
+            counter: 0,
+        };
+        let mut slot = NorSlot::new(part(download), active.len, write_unit);
+        let mut journal = NorJournal::new(part(journal_at), &journal_layout).unwrap();
+        let mut boot = NorBoot::new(part(whole), &layout, porter).unwrap();
         let mut board = Board {
             slot: &mut slot,
             journal: &mut journal,
-            boot: &mut MemoryBoot::new(&world),
+            boot: &mut boot,
         };
         let mut scratch = [0; SCRATCH_LEN];
         let mut watch = |check, finding| {
@@ -113,8 +155,14 @@ fn conforms<const WRITE: usize, const ERASE: usize>(granule: u32, write_unit: u3
                 skipped.push(check);
             }
         };
+        let other = if runs == OLD { NEW } else { OLD };
+        let read = |_, piece: &mut [u8]| piece.fill(other);
         let mut context = Context::new(&mut scratch, &mut watch);
         context.cuts = 2;
+        context.image = Some(SecondImage {
+            size: IMAGE,
+            read: &read,
+        });
         match conformance::run(&mut board, &mut context, stage) {
             Verdict::Reset { next } => stage = next,
             Verdict::CutPower { next } => {
@@ -128,14 +176,12 @@ fn conforms<const WRITE: usize, const ERASE: usize>(granule: u32, write_unit: u3
             Verdict::Failed(fault) => panic!("write unit {WRITE}, erase unit {ERASE}: {fault}"),
         }
     }
-    // Without a second image nothing of the boot side's trials is checked.
-    let of_boot = |check: &Check| check.contract().starts_with(['B', 'R']);
-    skipped.retain(|check| !of_boot(check));
     assert_eq!(skipped, [Check::Components]);
+    assert_eq!(flash.borrow().bytes[active.offset as usize], NEW);
 }
 
 #[test]
-fn slot_and_journal_on_nor_flash_conform() {
+fn slot_journal_and_boot_side_on_nor_flash_conform() {
     // SAMD21, nRF51, STM32 with pages of 2 KB, a serial flash with sectors of 4 KB.
     for cut_after in [1, 3, 10, 37, 101] {
         conforms::<4, 256>(32, 64, cut_after);
