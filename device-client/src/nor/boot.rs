@@ -8,10 +8,10 @@ use crate::boot::{Activation, Boot, BootError, Restart, Running};
 use crate::journal::JournalError;
 use dialhome_proto::code::{BootReason, DigestFrom, Revert, SelfTest};
 use dialhome_proto::crc::Crc32;
+use dialhome_proto::hash::Sha256;
 use dialhome_proto::id::Digest;
 use dialhome_proto::limits::TRIAL_BOOTS;
 use embedded_storage::nor_flash::NorFlash;
-use sha2::Digest as _;
 
 /// What only the board's own program can say or do.
 #[derive(Clone, Copy, Debug)]
@@ -89,13 +89,13 @@ impl<F: NorFlash> NorBoot<F> {
 
     /// SHA-256 and CRC of the flash's `len` bytes from `from` on.
     fn sums(&mut self, from: u32, len: u32) -> Result<(Digest, [u8; 4]), BootError> {
-        let mut digest = sha2::Sha256::new();
+        let mut digest = Sha256::new();
         let mut crc = Crc32::new();
         self.each_piece(from, len, |piece| {
             digest.update(piece);
             crc.update(piece);
         })?;
-        Ok((Digest(digest.finalize().into()), crc.finish()))
+        Ok((Digest(digest.finish()), crc.finish()))
     }
 
     fn each_piece(
@@ -323,7 +323,7 @@ mod tests {
         Activation {
             update: UpdateId([1; 8]),
             component: 0,
-            digest: Digest(sha2::Sha256::digest(image).into()),
+            digest: Digest(dialhome_proto::hash::sha256(&[image])),
             size: u32::try_from(image.len()).unwrap(),
             version: "2",
             trial_boots,
