@@ -259,6 +259,10 @@ where
         }
     }
 
+    // The functions below are kept apart from each other: inlined into one, their buffers
+    // would all lie on the stack while a signature is checked, 2 KB more at the deepest
+    // place, and the code would be 3 KB longer.
+
     /// Carries out the machine's work, one piece a time; whether there was some, and
     /// whether it may have taken long.
     fn work(&mut self, now: Millis) -> (bool, bool) {
@@ -311,6 +315,7 @@ where
         (true, long)
     }
 
+    #[inline(never)]
     fn dial(&mut self, list: GatewayList, place: u8, key: KeyUse, now: Millis) {
         self.drop_link();
         let mut buffer = [0; CELL_LEN];
@@ -359,6 +364,7 @@ where
     }
 
     /// Goes on with the handshake, where one is under way.
+    #[inline(never)]
     fn shake(&mut self, now: Millis) -> bool {
         if let Some(fault) = self.dial_fault.take() {
             self.machine.dialed(Err(fault), now);
@@ -429,6 +435,7 @@ where
     }
 
     /// Seals what the machine has to say, and sends it.
+    #[inline(never)]
     fn transmit(&mut self, now: Millis) -> bool {
         if !matches!(self.session, Session::Open(_)) {
             return false;
@@ -483,6 +490,7 @@ where
     }
 
     /// Takes one record, if the machine wants one and it is there.
+    #[inline(never)]
     fn receive(&mut self, now: Millis) -> bool {
         let Session::Open(records) = &mut self.session else {
             return false;
@@ -535,6 +543,7 @@ where
         true
     }
 
+    #[inline(never)]
     fn store(&mut self, cell: Cell) -> Result<(), Reason> {
         let mut buffer = [0; CELL_LEN];
         let plaintext = plaintext(&self.rx, self.plaintext_len);
@@ -548,6 +557,7 @@ where
         result.map_err(crate::journal::JournalError::reason)
     }
 
+    #[inline(never)]
     fn slot(&mut self, work: Work) -> Result<(), SlotError> {
         let slot = &mut self.parts.slot;
         match work {
@@ -589,6 +599,7 @@ where
         }
     }
 
+    #[inline(never)]
     fn boot(&mut self, action: BootAction, now: Millis) {
         let Some((image, trial)) = self.machine.cells().tried() else {
             self.machine.booted(Err(Reason::NOT_STAGED), "", now);

@@ -6,6 +6,8 @@
 
 pub mod error;
 pub mod firmware;
+pub mod gdb;
+pub mod microbit;
 pub mod qemu;
 pub mod site;
 

@@ -1,0 +1,1 @@
+//! A modem that misbehaves in the middle of an update.

@@ -1,0 +1,104 @@
+//! One whole update, and images on trial that are not well.
+
+use dialhome_board_harness::Error;
+use dialhome_board_harness::firmware::Behaviour;
+use dialhome_board_harness::microbit::Settings;
+use dialhome_board_harness::microbit::rig::{BOARD, Rig, quick_modem};
+use dialhome_board_harness::site::PATIENCE;
+
+use super::{STACK_MAX, deepest_stack, ended, first_is_back, update};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_is_confirmed_by_the_image_that_runs() -> Result<(), Error> {
+    let mut rig = Rig::start(&Settings::QUICK, quick_modem()).await?;
+    let bytes = update(&rig, "2.0.0", 2).await?;
+    let device = rig.online().await?;
+    let component = &device["components"][0];
+    assert_eq!(component["boot_reason"], "update", "{device:#}");
+    assert_eq!(component["revert"], "swap", "{device:#}");
+    assert_eq!(component["version"], "2.0.0", "{device:#}");
+    assert!(rig.look().await?.runs(&bytes));
+    // Once more, so that the slots have changed places twice.
+    let bytes = update(&rig, "3.0.0", 3).await?;
+    assert!(rig.look().await?.runs(&bytes));
+    let stack = deepest_stack(&mut rig)?;
+    assert!(stack <= STACK_MAX, "{stack} bytes of stack");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_is_told_and_undoes_nothing() -> Result<(), Error> {
+    let mut rig = Rig::start(&Settings::QUICK, quick_modem()).await?;
+    let image = rig.image("2.0.0", 2, Behaviour::PanicsOnce, &[]).await?;
+    let id = rig.bench.push_no_wait(BOARD, &image.name, &[]).await?;
+    let ended = rig.bench.ends(&id).await?;
+    super::confirmed(&rig, &ended);
+    rig.machine()?.says("panic at", PATIENCE).await?;
+    let device = rig
+        .bench
+        .until(&["device", "show", BOARD], |device| {
+            device["online"] == true && device["components"][0]["boot_reason"] == "panic"
+        })
+        .await?;
+    assert_eq!(device["components"][0]["version"], "2.0.0", "{device:#}");
+    Ok(())
+}
+
+/// Pushes a bad image, resets the board whenever it runs for so many times, and sees the
+/// first image come back.
+async fn goes_back(
+    behaviour: Behaviour,
+    options: &[&str],
+    resets: bool,
+    reason: &str,
+) -> Result<(), Error> {
+    let mut rig = Rig::start(&Settings::QUICK, quick_modem()).await?;
+    let image = rig.image("2.0.0", 2, behaviour, options).await?;
+    let id = rig.bench.push_no_wait(BOARD, &image.name, &[]).await?;
+    if resets {
+        loop {
+            let line = rig.machine()?.says(" starts, reason", PATIENCE).await?;
+            if !line.starts_with("2.0.0") {
+                // The first line is that of the first start of all.
+                if rig
+                    .machine()?
+                    .lines()
+                    .iter()
+                    .any(|line| line.starts_with("2.0.0"))
+                {
+                    break;
+                }
+                continue;
+            }
+            // There is no watchdog in this emulation: this is it.
+            rig.machine()?.reset().await?;
+        }
+    }
+    let update = rig.bench.ends(&id).await?;
+    ended(&rig, &update, "reverted", reason);
+    first_is_back(&mut rig).await?;
+    // A good image still goes through.
+    super::update(&rig, "3.0.0", 3).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_crashes_goes_back() -> Result<(), Error> {
+    goes_back(Behaviour::CrashesAtStart, &[], false, "crashed").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_hangs_goes_back() -> Result<(), Error> {
+    goes_back(Behaviour::Hangs, &[], true, "crashed").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_never_dials_goes_back() -> Result<(), Error> {
+    let budget = ["--trial-awake", "3s"];
+    goes_back(Behaviour::NeverDials, &budget, false, "no_contact").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_whose_self_test_fails_goes_back() -> Result<(), Error> {
+    goes_back(Behaviour::FailsSelfTest, &[], false, "self_test").await
+}
