@@ -158,7 +158,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [record, dir] = &arguments[..] else {
         return Err("usage: asynchronous RECORD DIRECTORY".into());
     };
-    let bytes = std::fs::read(record)?;
+    let bytes = std::fs::read(record).map_err(|error| format!("{record}: {error}"))?;
     let record = Record::parse(&bytes)?;
     tokio::spawn(blink());
     loop {

@@ -136,7 +136,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [record, dir] = &arguments[..] else {
         return Err("usage: blocking RECORD DIRECTORY".into());
     };
-    let bytes = std::fs::read(record)?;
+    let bytes = std::fs::read(record).map_err(|error| format!("{record}: {error}"))?;
     let record = Record::parse(&bytes)?;
     loop {
         boot(&record, Path::new(dir))?;

@@ -13,8 +13,8 @@
 //! of stack beside what the parts themselves take, 15 KB of flash, and no formatting.
 //!
 //! **It erases the journal, and with it the keys of a board that is in service, and
-//! overwrites every slot,** four to six times with the defaults. Run it before the board
-//! is provisioned, or provision it again afterwards.
+//! overwrites every slot,** five or six times, and stores some 100 kB in the journal with
+//! the defaults. Run it before the board is provisioned, or provision it again afterwards.
 //!
 //! Two things a program cannot tell from inside. A journal that forgets everything at a
 //! reset makes [`run_kept`] begin again: the same first checks over and over are that
