@@ -1,107 +1,245 @@
-//! The initiator's half of `Noise_NNpsk0_25519_ChaChaPoly_SHA256`, written out
-//! (the Noise Protocol Framework, revision 34, sections 5 and 9).
+//! `Noise_NNpsk0_25519_ChaChaPoly_SHA256`, the initiator's half: the crate
+//! `noise-protocol` over the primitives that the rest of the client uses.
 //!
-//! A handshake library that takes any pattern costs a board 500 bytes of RAM between the
-//! two messages, where 96 are needed, and formats its protocol name with `core::fmt`.
-//! spec/vectors, made by another program, and `snow` at the gateway check this one.
+//! With `--cfg dialhome_stub_crypto`, which only the size programs set, it is a stub.
 
-use dialhome_proto::hash::{Hkdf, sha256};
-use dialhome_proto::link::{MESSAGE_1_LEN, MESSAGE_2_LEN, NOISE_NAME, TransportKeys};
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use dialhome_proto::link::{MESSAGE_1_LEN, MESSAGE_2_LEN, TransportKeys};
 
-use super::aead::{open_detached, seal_detached};
-use super::agreement::{public_key, shared_secret};
+pub(super) use half::Handshake;
 
-/// What is kept between the two messages. The key of message 1 is not: mixing the
-/// gateway's ephemeral key in replaces it.
-pub(super) struct Handshake {
-    ephemeral: [u8; 32],
-    chaining: [u8; 32],
-    hash: [u8; 32],
+#[cfg(not(dialhome_stub_crypto))]
+mod half {
+    use super::super::aead::{open_detached, seal_detached};
+    use super::super::agreement::{public_key, shared_secret};
+    use super::{MESSAGE_1_LEN, MESSAGE_2_LEN, TransportKeys};
+    use dialhome_proto::hash::Sha256 as Sha2;
+    use noise_protocol::patterns::noise_nn_psk0;
+    use noise_protocol::{Cipher, DH, HandshakeState, Hash, U8Array};
+    use zeroize::Zeroize;
+
+    /// A handshake between its two messages.
+    pub(in super::super) struct Handshake(HandshakeState<X25519, ChaChaPoly, Sha256>);
+
+    impl Handshake {
+        /// Makes message 1, which carries no payload.
+        pub(in super::super) fn start(
+            prologue: &[u8],
+            psk: &[u8; 32],
+            ephemeral: [u8; 32],
+            message: &mut [u8; MESSAGE_1_LEN],
+        ) -> Self {
+            let mut noise = HandshakeState::new(
+                noise_nn_psk0(),
+                true,
+                prologue,
+                None,
+                Some(Secret::new(ephemeral)),
+                None,
+                None,
+            );
+            noise.push_psk(psk);
+            // The key is set, and the first message of NNpsk0 needs no other: it cannot
+            // fail. Half a message would be refused like any other.
+            let _ = noise.write_message(&[], message);
+            Self(noise)
+        }
+
+        /// Takes message 2. `None`: it was not made with this pre-shared key.
+        pub(in super::super) fn finish(
+            mut self,
+            message: &[u8; MESSAGE_2_LEN],
+        ) -> Option<TransportKeys> {
+            self.0.read_message(message, &mut []).ok()?;
+            let (to_gateway, to_board) = self.0.get_ciphers();
+            Some(TransportKeys {
+                send: *to_gateway.extract().0.bytes(),
+                receive: *to_board.extract().0.bytes(),
+            })
+        }
+    }
+
+    /// 32 secret bytes that are wiped when dropped. `noise-protocol` keeps its keys
+    /// in whatever arrays these traits name, so that naming this one wipes them.
+    struct Secret([u8; 32]);
+
+    impl Secret {
+        const fn new(bytes: [u8; 32]) -> Self {
+            Self(bytes)
+        }
+
+        const fn bytes(&self) -> &[u8; 32] {
+            &self.0
+        }
+    }
+
+    impl Drop for Secret {
+        fn drop(&mut self) {
+            self.0.zeroize();
+        }
+    }
+
+    impl U8Array for Secret {
+        fn new() -> Self {
+            Self([0; 32])
+        }
+
+        fn new_with(byte: u8) -> Self {
+            Self([byte; 32])
+        }
+
+        fn from_slice(bytes: &[u8]) -> Self {
+            Self(U8Array::from_slice(bytes))
+        }
+
+        fn len() -> usize {
+            32
+        }
+
+        fn as_slice(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn as_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    enum X25519 {}
+
+    impl DH for X25519 {
+        type Key = Secret;
+        type Pubkey = [u8; 32];
+        type Output = Secret;
+
+        fn name() -> &'static str {
+            "25519"
+        }
+
+        fn genkey() -> Secret {
+            // The handshake is always given its ephemeral key; a board's random
+            // source is a parameter of the client and cannot be reached from here.
+            unreachable!("the ephemeral key is set before the first message")
+        }
+
+        fn pubkey(key: &Secret) -> [u8; 32] {
+            public_key(&key.0)
+        }
+
+        fn dh(key: &Secret, public: &[u8; 32]) -> Result<Secret, ()> {
+            shared_secret(&key.0, public).map(Secret).ok_or(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Sha256(Sha2);
+
+    impl Hash for Sha256 {
+        type Block = [u8; 64];
+        type Output = Secret;
+
+        fn name() -> &'static str {
+            "SHA256"
+        }
+
+        fn input(&mut self, data: &[u8]) {
+            self.0.update(data);
+        }
+
+        fn result(&mut self) -> Secret {
+            Secret(core::mem::take(&mut self.0).finish())
+        }
+    }
+
+    enum ChaChaPoly {}
+
+    impl Cipher for ChaChaPoly {
+        type Key = Secret;
+
+        fn name() -> &'static str {
+            "ChaChaPoly"
+        }
+
+        fn encrypt(key: &Secret, nonce: u64, associated: &[u8], plaintext: &[u8], out: &mut [u8]) {
+            if let Some((ciphertext, tag)) = out.split_last_chunk_mut() {
+                ciphertext.copy_from_slice(plaintext);
+                *tag = seal_detached(&key.0, nonce, associated, ciphertext);
+            }
+        }
+
+        fn encrypt_in_place(
+            key: &Secret,
+            nonce: u64,
+            associated: &[u8],
+            in_out: &mut [u8],
+            plaintext_len: usize,
+        ) -> usize {
+            let (plaintext, tag) = in_out[..plaintext_len + 16].split_at_mut(plaintext_len);
+            tag.copy_from_slice(&seal_detached(&key.0, nonce, associated, plaintext));
+            plaintext_len + 16
+        }
+
+        fn decrypt(
+            key: &Secret,
+            nonce: u64,
+            associated: &[u8],
+            ciphertext: &[u8],
+            out: &mut [u8],
+        ) -> Result<(), ()> {
+            let (body, tag) = ciphertext.split_last_chunk().ok_or(())?;
+            out.copy_from_slice(body);
+            open_detached(&key.0, nonce, associated, out, tag)
+                .then_some(())
+                .ok_or(())
+        }
+
+        fn decrypt_in_place(
+            key: &Secret,
+            nonce: u64,
+            associated: &[u8],
+            in_out: &mut [u8],
+            ciphertext_len: usize,
+        ) -> Result<usize, ()> {
+            let (body, tag) = in_out[..ciphertext_len].split_last_chunk_mut().ok_or(())?;
+            if open_detached(&key.0, nonce, associated, body, tag) {
+                Ok(ciphertext_len - 16)
+            } else {
+                Err(())
+            }
+        }
+    }
 }
 
-impl Drop for Handshake {
-    fn drop(&mut self) {
-        self.ephemeral.zeroize();
-        self.chaining.zeroize();
-    }
-}
+#[cfg(dialhome_stub_crypto)]
+mod half {
+    use super::{MESSAGE_1_LEN, MESSAGE_2_LEN, TransportKeys};
 
-impl ZeroizeOnDrop for Handshake {}
+    /// No handshake at all.
+    pub(in super::super) struct Handshake([u8; 32]);
 
-impl Handshake {
-    /// Tokens `psk, e`: makes message 1, which carries no payload.
-    pub(super) fn start(
-        prologue: &[u8],
-        psk: &[u8; 32],
-        ephemeral: [u8; 32],
-        message: &mut [u8; MESSAGE_1_LEN],
-    ) -> Self {
-        // A name above 32 bytes is hashed (section 5.2).
-        const { assert!(NOISE_NAME.len() > 32) };
-        let name = sha256(&[NOISE_NAME.as_bytes()]);
-        let mut state = Self {
-            ephemeral,
-            chaining: name,
-            hash: name,
-        };
-        state.mix_hash(prologue);
-        let [chaining, hash, _] = state.derive(psk);
-        state.chaining = *chaining;
-        state.mix_hash(&*hash);
-        let public = public_key(&state.ephemeral);
-        state.mix_hash(&public);
-        let key = state.mix_key(&public);
-        let tag = seal_detached(&key, 0, &state.hash, &mut []);
-        state.mix_hash(&tag);
-        // Lossless: 48 bytes are a key and a tag.
-        for (to, from) in message.iter_mut().zip(public.iter().chain(&tag)) {
-            *to = *from;
+    impl Handshake {
+        /// Makes no message at all.
+        pub(in super::super) fn start(
+            prologue: &[u8],
+            psk: &[u8; 32],
+            ephemeral: [u8; 32],
+            message: &mut [u8; MESSAGE_1_LEN],
+        ) -> Self {
+            let pieces = prologue.iter().chain(psk).chain(&ephemeral);
+            for (to, from) in message.iter_mut().zip(pieces) {
+                *to = *from;
+            }
+            Self(ephemeral)
         }
-        state
-    }
 
-    /// Tokens `e, ee`: takes message 2. `None`: it was not made with this pre-shared key.
-    pub(super) fn finish(mut self, message: &[u8; MESSAGE_2_LEN]) -> Option<TransportKeys> {
-        let (public, tag) = message.split_first_chunk::<32>()?;
-        let tag = tag.try_into().ok()?;
-        self.mix_hash(public);
-        self.mix_key(public);
-        let shared = Zeroizing::new(shared_secret(&self.ephemeral, public)?);
-        let key = self.mix_key(&*shared);
-        if !open_detached(&key, 0, &self.hash, &mut [], tag) {
-            return None;
+        /// Looks at one byte.
+        pub(in super::super) fn finish(
+            self,
+            message: &[u8; MESSAGE_2_LEN],
+        ) -> Option<TransportKeys> {
+            (message.first() == self.0.first()).then_some(TransportKeys {
+                send: self.0,
+                receive: self.0,
+            })
         }
-        let [send, receive, _] = self.derive(&[]);
-        Some(TransportKeys {
-            send: *send,
-            receive: *receive,
-        })
-    }
-
-    fn mix_hash(&mut self, data: &[u8]) {
-        self.hash = sha256(&[&self.hash, data]);
-    }
-
-    /// The new cipher key; the chaining key goes on.
-    fn mix_key(&mut self, input: &[u8]) -> Zeroizing<[u8; 32]> {
-        let [chaining, key, _] = self.derive(input);
-        self.chaining = *chaining;
-        key
-    }
-
-    /// Noise's HKDF of three outputs, of which the first two are that of two: RFC 5869
-    /// with an empty label.
-    fn derive(&self, input: &[u8]) -> [Zeroizing<[u8; 32]>; 3] {
-        let out = Zeroizing::new(Hkdf::extract(&self.chaining, &[input]).expand::<96>(&[]));
-        let mut parts = [
-            Zeroizing::new([0; 32]),
-            Zeroizing::new([0; 32]),
-            Zeroizing::new([0; 32]),
-        ];
-        for (part, piece) in parts.iter_mut().flat_map(|part| part.iter_mut()).zip(&*out) {
-            *part = *piece;
-        }
-        parts
     }
 }
