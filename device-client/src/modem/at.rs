@@ -4,11 +4,11 @@ use core::marker::PhantomData;
 
 use embedded_io::{Read, ReadReady, Write};
 
-use super::{Model, Reply};
+use super::{Model, Values};
 
 /// Longest line kept, in bytes; the rest of a longer one is dropped. The longest that is
-/// of use, `+COPS:` with a name of 32 bytes, has 50.
-const LINE_LEN: usize = 64;
+/// of use, `+COPS: 0,0,"` with a name of 32 bytes and `",2`, has 47.
+const LINE_LEN: usize = 48;
 /// Bytes that [`At::pump`] takes in one call: a modem that never stops sending must not
 /// keep the board from its work.
 const PUMP_MAX: usize = 512;
@@ -65,11 +65,11 @@ pub enum Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsolicited {
     /// Bytes have arrived on a socket.
-    Data(u32),
+    Data(u16),
     /// A socket was closed.
-    Closed(u32),
+    Closed(u16),
     /// A connection asked for earlier is there, or is not.
-    Connected(u32, bool),
+    Connected(u16, bool),
     /// The packet data context is gone, and every socket with it.
     ContextLost,
     /// Whether the modem is registered in a network.
@@ -88,7 +88,7 @@ pub enum Heard {
 }
 
 /// No socket.
-pub(super) const NO_SOCKET: u32 = u32::MAX;
+pub(super) const NO_SOCKET: u16 = u16::MAX;
 
 /// The command interface of a modem of model `M`.
 #[derive(Debug)]
@@ -102,7 +102,9 @@ pub struct At<U, H, M> {
     /// No wait lasts longer than this, whatever it was given.
     limit: Option<u32>,
     /// The socket whose unasked lines count.
-    pub(super) socket: u32,
+    pub(super) socket: u16,
+    /// Of the last answer that was asked for.
+    pub(super) values: Values,
     pub(super) data: bool,
     pub(super) closed: bool,
     pub(super) connected: Option<bool>,
@@ -120,6 +122,7 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
             ended: false,
             limit: None,
             socket: NO_SOCKET,
+            values: Values::NONE,
             data: false,
             closed: false,
             connected: None,
@@ -159,19 +162,21 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
     }
 
     /// Writes a decimal number.
-    pub fn put_number(&mut self, number: u32) {
-        let mut digits = [0_u8; 10];
+    pub fn put_number(&mut self, number: u16) {
         let mut rest = number;
-        let mut from = digits.len();
-        for room in digits.iter_mut().rev() {
-            *room = b'0' | (rest % 10) as u8;
-            rest /= 10;
-            from = from.wrapping_sub(1);
-            if rest == 0 {
-                break;
+        let mut leading = true;
+        // Without a division, which the processor does not have.
+        for unit in [10_000, 1_000, 100, 10, 1] {
+            let mut digit = b'0';
+            while rest >= unit {
+                rest -= unit;
+                digit += 1;
+            }
+            leading &= digit == b'0' && unit > 1;
+            if !leading {
+                self.put(&[digit]);
             }
         }
-        self.put(digits.get(from..).unwrap_or(&[]));
     }
 
     /// Writes bytes as hexadecimal digits.
@@ -187,44 +192,62 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
         let _ = self.uart.flush();
     }
 
-    /// Sends a whole command and waits for its result.
+    /// Sends a command, or the rest of one, and waits for its result.
     ///
     /// # Errors
-    /// `Refused`, or `NoAnswer` after `ms` milliseconds.
-    pub fn order(&mut self, command: &[u8], ms: u32) -> Result<(), Fault> {
-        self.ask(command, b"", ms).map(|_| ())
+    /// `Refused`, or `NoAnswer` after 3 s.
+    pub fn order(&mut self, command: &[u8]) -> Result<(), Fault> {
+        self.ask(command, b"")
     }
 
-    /// Sends the rest of a command, and waits for its result and for the values of the
-    /// information line that starts with `prefix` (all fields 0 where none came).
+    /// Sends a command, or the rest of one, and waits for its result, and for the
+    /// [`Self::values`] of the information line that starts with `prefix`.
     ///
     /// # Errors
-    /// `Refused`, or `NoAnswer` after `ms` milliseconds.
-    pub fn ask(&mut self, command: &[u8], prefix: &[u8], ms: u32) -> Result<Reply, Fault> {
+    /// `Refused`, or `NoAnswer` after 3 s.
+    pub fn ask(&mut self, command: &[u8], prefix: &[u8]) -> Result<(), Fault> {
         self.put(command);
         self.end();
-        self.result(prefix, ms)
+        self.result(prefix, ORDER_MS)
     }
 
-    /// Waits for the result of a command, and takes the values of the information line
-    /// that starts with `prefix`.
+    /// Waits for the result of a command, and for the [`Self::values`] of the information
+    /// line that starts with `prefix`.
     ///
     /// # Errors
     /// `Refused`, or `NoAnswer` after `ms` milliseconds.
-    pub fn result(&mut self, prefix: &[u8], ms: u32) -> Result<Reply, Fault> {
+    pub fn result(&mut self, prefix: &[u8], ms: u32) -> Result<(), Fault> {
         let due = self.due(ms);
-        let mut reply = Reply::new();
+        self.values = Values::NONE;
         loop {
             self.hear(b"", 0, due)?;
             if let Some(outcome) = self.outcome() {
-                return outcome.map(|()| reply);
+                return outcome;
             }
             if !prefix.is_empty()
                 && let Some(values) = self.line().strip_prefix(prefix)
             {
-                reply = Reply::of(values);
+                self.values = Values::of(values);
             }
         }
+    }
+
+    /// The values of the last answer that was asked for, none where no line came.
+    #[must_use]
+    pub const fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The socket of the connection.
+    #[must_use]
+    pub const fn socket(&self) -> u16 {
+        self.socket
+    }
+
+    /// What an unasked line has said about the connection that was asked for.
+    #[must_use]
+    pub const fn connected(&self) -> Option<bool> {
+        self.connected
     }
 
     /// Waits for a line that is not unasked for, or for the byte `stop`: in a line that
@@ -324,7 +347,7 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
     pub(super) fn wake(&mut self, ms: u32) -> Result<(), Fault> {
         let due = self.due(ms);
         let mut tries = 0_u8;
-        while self.order(b"AT", WAKE_TRY_MS).is_err() {
+        while self.try_at().is_err() {
             if self.is_due(due) {
                 return Err(Fault::NoAnswer);
             }
@@ -350,6 +373,12 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
             }
         }
         Ok(())
+    }
+
+    fn try_at(&mut self) -> Result<(), Fault> {
+        self.put(b"AT");
+        self.end();
+        self.result(b"", WAKE_TRY_MS)
     }
 
     fn take(&mut self) -> Option<u8> {
@@ -401,6 +430,8 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
     }
 }
 
+/// Settings and questions that the modem answers by itself, in milliseconds.
+pub(super) const ORDER_MS: u32 = 3_000;
 /// Time for one `AT` while the modem is looked for, in milliseconds.
 const WAKE_TRY_MS: u32 = 500;
 /// After so many in vain, the data of a write are made up.

@@ -7,13 +7,13 @@
 //! | registration | `AT+CGREG?`, every second for 60 s at most; unasked `+CGREG:` |
 //! | facts for Hello | `AT+COPS?` (name, technology), `AT+CSQ` |
 //! | packet data | `AT+UPSND=0,8`, `AT+UPSD=0,1..3,6,7`, `AT+UPSDA=0,3`, off: `AT+UPSDA=0,4`; unasked `+UUPSDD:` |
-//! | a connection | `AT+USOCR=6`, `AT+UDNSRN=0,"name"`, `AT+USOCO=s,"address",port[,1]`; unasked `+UUSOCO:`, or asked `AT+USOCTL=s,10` |
+//! | a connection | `AT+USOCR=6`, `AT+USOCO=s,"name or address",port[,1]`; unasked `+UUSOCO:`, or asked `AT+USOCTL=s,10` |
 //! | bytes out | `AT+USOWR=s,n`, `@`, 50 ms, n bytes (1024 at most); hex: `AT+USOWR=s,n,"..."` (512 at most). ERROR: `AT+USOCTL=s,1`, where 11 means "full, later" |
 //! | bytes in | `AT+USORD=s,n` after `+UUSORD:`; `AT+USORD=s,0` every [`Config::poll_ms`], because unasked lines get lost |
 //! | the end | `AT+USOCL=s`; unasked `+UUSOCL:` |
 //!
 //! Deadlines, in seconds: questions and settings 3, prompt of a write 10, its result 10,
-//! read 10, close 10, name 70, connection 60, context on 150 and off 40. They follow the
+//! read 10, close 10, connection with its name 60, context on 150 and off 40. They follow the
 //! response times in u-blox's AT manuals (UBX-13002752, UBX-17003787) where those are
 //! shorter than two minutes; the 50 ms behind the prompt and the byte limits are from there
 //! too. SARA-U201 with `AT+UPSV` other than 0 may lose data behind the prompt: leave power
@@ -47,19 +47,20 @@
 
 mod at;
 mod model;
-mod reply;
 mod sara;
+mod values;
 
 use dialhome_proto::code::Link;
 use heapless::String;
 
 pub use at::{At, Fault, Heard, Host, Uart, Unsolicited};
 pub use model::Model;
-pub use reply::Reply;
 pub use sara::Sara;
+pub use values::{Values, text};
 
 use crate::transport::{LinkFacts, Transport};
-use at::{NO_SOCKET, is_past};
+use at::{NO_SOCKET, ORDER_MS, is_past};
+use sara::is_registered;
 
 /// The longest that `send`, `receive` and `close` take, in milliseconds: two commands of 10
 /// s each, and a look at the registration.
@@ -67,8 +68,6 @@ pub const CALL_MS: u32 = 23_000;
 /// [`Config::connect_ms`] where nothing else is said.
 pub const CONNECT_MS: u32 = 180_000;
 
-/// Settings and questions, in milliseconds.
-const ORDER_MS: u32 = 3_000;
 /// A modem that works answers within this time.
 const WAKE_MS: u32 = 5_000;
 /// A modem that restarts answers within this time.
@@ -163,6 +162,17 @@ impl Config<'static> {
     }
 }
 
+impl Config<'_> {
+    /// Most bytes of one read or write.
+    const fn piece<M: Model>(&self) -> usize {
+        if self.hex {
+            M::WRITE_MAX / 2
+        } else {
+            M::WRITE_MAX
+        }
+    }
+}
+
 /// A modem of model `M` on the serial line `U`.
 #[derive(Debug)]
 pub struct Modem<'c, U, H, M = Sara> {
@@ -248,7 +258,7 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
             if rung >= RUNG_RESTART {
                 // A modem that answers nothing may still take a command.
                 self.at.registered = false;
-                let _ = self.at.order(b"AT+CFUN=16", ORDER_MS);
+                let _ = self.at.order(b"AT+CFUN=16");
                 self.at.pause(GOING_DOWN_MS);
                 self.at.wake(RESTART_MS)?;
             } else if woken.is_err() {
@@ -287,18 +297,18 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
     }
 
     fn set_up(&mut self) -> Result<(), Fault> {
-        self.at.order(b"ATE0", ORDER_MS)?;
-        self.at.order(b"AT+CMEE=1", ORDER_MS)?;
+        self.at.order(b"ATE0")?;
+        self.at.order(b"AT+CMEE=1")?;
         for command in self.config.setup {
-            if self.at.order(command.as_bytes(), ORDER_MS) == Err(Fault::NoAnswer) {
+            if self.at.order(command.as_bytes()) == Err(Fault::NoAnswer) {
                 return Err(Fault::NoAnswer);
             }
         }
         // Names as text; a modem without this setting has them so anyway.
-        let _ = self.at.order(b"AT+COPS=3,0", ORDER_MS);
+        let _ = self.at.order(b"AT+COPS=3,0");
         self.at.put(b"AT");
         self.at.put(self.registration_name());
-        self.at.ask(b"=1", b"", ORDER_MS)?;
+        self.at.ask(b"=1", b"")?;
         M::configure(&mut self.at, self.config)
     }
 
@@ -313,19 +323,12 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
     /// Asks for the registration; a modem that does not say counts as not registered.
     fn look_at_registration(&mut self) -> Result<(), Fault> {
         self.registration_at = self.at.host.millis();
-        let prefix: &[u8] = match self.config.registration {
-            Registration::Circuit => b"+CREG: ",
-            Registration::Packet => b"+CGREG: ",
-            Registration::Eps => b"+CEREG: ",
-        };
         self.at.put(b"AT");
         self.at.put(self.registration_name());
-        let reply = self.at.ask(b"?", prefix, ORDER_MS);
-        self.at.registered = match &reply {
-            Ok(reply) if reply.fields() > 1 => sara::is_registered(reply.number(1)),
-            _ => false,
-        };
-        reply.map(|_| ())
+        let asked = self.at.ask(b"?", self.registration_name());
+        // 1 at home, 5 roaming; the place before has the mode of unasked lines.
+        self.at.registered = asked.is_ok() && is_registered(self.at.values().number(1));
+        asked
     }
 
     fn register(&mut self) -> Result<(), Fault> {
@@ -347,24 +350,29 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
         self.network.clear();
         self.link = self.config.link;
         self.signal_dbm = -128;
-        if let Ok(reply) = self.at.ask(b"AT+COPS?", b"+COPS: ", ORDER_MS) {
-            for byte in reply.text() {
+        self.at.put(b"AT+COPS?");
+        self.at.end();
+        let due = self.at.due(ORDER_MS);
+        while self.at.hear(b"", 0, due).is_ok() && self.at.outcome().is_none() {
+            let Some(line) = self.at.line().strip_prefix(b"+COPS: ") else {
+                continue;
+            };
+            for byte in text(line) {
                 // Other character sets than ASCII cannot be told apart.
                 if byte.is_ascii_graphic() || *byte == b' ' {
                     let _ = self.network.push(char::from(*byte));
                 }
             }
-            if self.link == Link::UNKNOWN && reply.fields() > 3 {
-                self.link = technology(reply.number(3));
+            let values = Values::of(line);
+            if self.link == Link::UNKNOWN && values.count() > 3 {
+                self.link = technology(values.number(3));
             }
         }
-        if let Ok(reply) = self.at.ask(b"AT+CSQ", b"+CSQ: ", ORDER_MS)
-            && reply.fields() > 1
-        {
+        if self.at.ask(b"AT+CSQ", b"+CSQ: ").is_ok() && self.at.values().count() == 2 {
             // 0 is -113 dBm or less, 31 is -51 dBm or more, 99 unknown (TS 27.007).
-            let level = i8::try_from(reply.number(0)).unwrap_or(99);
+            let level = u8::try_from(self.at.values().number(0)).unwrap_or(99);
             if level <= 31 {
-                self.signal_dbm = (-113_i8).saturating_add(level.saturating_mul(2));
+                self.signal_dbm = (-113_i8).saturating_add_unsigned(2 * level);
             }
         }
     }
@@ -430,11 +438,7 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
         } else {
             &mut *buffer
         };
-        let most = target.len().min(if self.config.hex {
-            M::WRITE_MAX / 2
-        } else {
-            M::WRITE_MAX
-        });
+        let most = target.len().min(self.config.piece::<M>());
         let len = M::read(&mut self.at, self.config, target)?;
         // Where less came than was asked for, the next bytes announce themselves.
         self.at.data |= len == most;
@@ -560,7 +564,7 @@ fn host_and_port(gateway: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// The access technology of `+COPS` (TS 27.007 section 7.3).
-const fn technology(number: u32) -> Link {
+const fn technology(number: u16) -> Link {
     match number {
         0 | 1 | 3 | 8 => Link::GSM,
         2 | 4..=6 => Link::UMTS,

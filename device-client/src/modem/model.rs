@@ -12,7 +12,7 @@ pub trait Model: Sized {
     /// Most bytes of one write, and of one read, without hex mode; half of it with hex mode.
     const WRITE_MAX: usize;
     /// Sockets that the modem has, counted from 0.
-    const SOCKETS: u32;
+    const SOCKETS: u16;
 
     /// What a line says if it came unasked; `None`: it belongs to an answer.
     fn unsolicited(line: &[u8]) -> Option<Unsolicited>;
@@ -42,7 +42,7 @@ pub trait Model: Sized {
     ///
     /// # Errors
     /// No socket is free, or the modem did not answer.
-    fn open<U: Uart, H: Host>(at: &mut At<U, H, Self>) -> Result<u32, Fault>;
+    fn open<U: Uart, H: Host>(at: &mut At<U, H, Self>) -> Result<u16, Fault>;
 
     /// Connects `at.socket()` to a host, which is a name or an address of letters,
     /// digits, dots, hyphens and colons only.
@@ -87,5 +87,5 @@ pub trait Model: Sized {
     ///
     /// # Errors
     /// It was not open, or the modem did not answer.
-    fn close<U: Uart, H: Host>(at: &mut At<U, H, Self>, socket: u32) -> Result<(), Fault>;
+    fn close<U: Uart, H: Host>(at: &mut At<U, H, Self>, socket: u16) -> Result<(), Fault>;
 }

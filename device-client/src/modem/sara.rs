@@ -1,21 +1,17 @@
 //! u-blox SARA-U2 and SARA-G3 (and what else takes `AT+USO..` and `AT+UPSD..`).
 
 use super::at::{At, Fault, Heard, Host, Uart, Unsolicited};
-use super::{Authentication, Config, Model, Reply};
+use super::{Authentication, Config, Model, Values};
 
 /// The u-blox SARA family. The table in the module's documentation lists the commands.
 #[derive(Clone, Copy, Debug)]
 pub struct Sara;
 
-/// Settings and questions that the modem answers by itself, in milliseconds.
-const ORDER_MS: u32 = 3_000;
-/// A context coming up: the network may take 150 s.
+/// A context coming up, in milliseconds: the network may take 150 s.
 const CONTEXT_ON_MS: u32 = 150_000;
 /// A context going down.
 const CONTEXT_OFF_MS: u32 = 40_000;
-/// A name looked up.
-const NAME_MS: u32 = 70_000;
-/// A TCP connection.
+/// A TCP connection, with the look-up of the name.
 const CONNECT_MS: u32 = 60_000;
 /// How often a connection under way is asked about when its unasked line may be lost.
 const CONNECT_LOOK_MS: u32 = 2_000;
@@ -28,33 +24,39 @@ const READ_MS: u32 = 10_000;
 /// A close: the modem says good-bye to the other end first.
 const CLOSE_MS: u32 = 10_000;
 /// Socket error "would block": the modem's buffer is full.
-const ERROR_FULL: u32 = 11;
+const ERROR_FULL: u16 = 11;
 /// TCP state "established".
-const ESTABLISHED: u32 = 4;
-/// Longest address, in bytes.
-const ADDRESS_LEN: usize = 40;
+const ESTABLISHED: u16 = 4;
 
 impl Model for Sara {
     const WRITE_MAX: usize = 1024;
-    const SOCKETS: u32 = 7;
+    const SOCKETS: u16 = 7;
 
     fn unsolicited(line: &[u8]) -> Option<Unsolicited> {
-        let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, values) = line.split_at_checked(colon)?;
-        let values = values.get(1..)?;
-        let first = Reply::of(values);
-        match name {
-            b"+UUSORD" => Some(Unsolicited::Data(first.number(0))),
-            b"+UUSOCL" => Some(Unsolicited::Closed(first.number(0))),
-            b"+UUSOCO" => Some(Unsolicited::Connected(
-                first.number(0),
-                first.fields() > 1 && first.number(1) == 0,
-            )),
-            b"+UUPSDD" => Some(Unsolicited::ContextLost),
-            b"+CREG" | b"+CGREG" | b"+CEREG" => registration(values).map(Unsolicited::Registered),
-            // The other ones of this make; `+UUPSDA` only repeats a result.
-            _ if name.starts_with(b"+UU") => Some(Unsolicited::Other),
-            _ => None,
+        if let Some(behind) = line.strip_prefix(b"+UU") {
+            let (name, behind) = behind.split_first_chunk::<4>()?;
+            let values = Values::of(behind);
+            let socket = values.number(0);
+            return match name {
+                // A count of 2^32 - 1 is how some versions say that the connection broke.
+                b"SORD" if values.number(1) < u16::MAX => Some(Unsolicited::Data(socket)),
+                b"SORD" | b"SOCL" => Some(Unsolicited::Closed(socket)),
+                b"SOCO" => {
+                    let is_there = values.count() == 2 && values.number(1) == 0;
+                    Some(Unsolicited::Connected(socket, is_there))
+                }
+                b"PSDD" => Some(Unsolicited::ContextLost),
+                _ => None,
+            };
+        }
+        // CREG, CGREG, CEREG.
+        let name = line.iter().position(|byte| *byte == b':')?;
+        let (name, behind) = line.split_at_checked(name)?;
+        let is_registration = name.ends_with(b"REG") && name.starts_with(b"+C");
+        if is_registration {
+            registration(behind).map(Unsolicited::Registered)
+        } else {
+            None
         }
     }
 
@@ -62,51 +64,56 @@ impl Model for Sara {
         at: &mut At<U, H, Self>,
         config: &Config<'_>,
     ) -> Result<(), Fault> {
-        at.order(
-            if config.hex {
-                b"AT+UDCONF=1,1"
-            } else {
-                b"AT+UDCONF=1,0"
-            },
-            ORDER_MS,
-        )
+        at.put(b"AT+UDCONF=1,");
+        at.put_number(u16::from(config.hex));
+        at.order(b"")
     }
 
     fn context_on<U: Uart, H: Host>(
         at: &mut At<U, H, Self>,
         config: &Config<'_>,
     ) -> Result<(), Fault> {
-        let active = at.ask(b"AT+UPSND=0,8", b"+UPSND: ", ORDER_MS)?;
-        if active.fields() == 3 && active.number(2) == 1 {
+        at.ask(b"AT+UPSND=0,8", b"+UPSND: ")?;
+        if at.values().number(2) == 1 {
             return Ok(());
         }
-        for (tag, value) in [(1, config.apn), (2, config.user), (3, config.password)] {
+        let authentication = match config.authentication {
+            Authentication::None => "0",
+            Authentication::Pap => "1",
+            Authentication::Chap => "2",
+        };
+        for (tag, value) in [
+            (1, config.apn),
+            (2, config.user),
+            (3, config.password),
+            (6, authentication),
+            // The address comes from the network.
+            (7, "0.0.0.0"),
+        ] {
             at.put(b"AT+UPSD=0,");
             at.put_number(tag);
-            at.put(b",\"");
+            let quote: &[u8] = if tag == 6 { b"" } else { b"\"" };
+            at.put(b",");
+            at.put(quote);
             at.put(value.as_bytes());
-            at.ask(b"\"", b"", ORDER_MS)?;
+            at.order(quote)?;
         }
-        at.put(b"AT+UPSD=0,6,");
-        at.put_number(match config.authentication {
-            Authentication::None => 0,
-            Authentication::Pap => 1,
-            Authentication::Chap => 2,
-        });
-        at.ask(b"", b"", ORDER_MS)?;
-        // The address comes from the network.
-        at.order(b"AT+UPSD=0,7,\"0.0.0.0\"", ORDER_MS)?;
-        at.order(b"AT+UPSDA=0,3", CONTEXT_ON_MS)
+        at.put(b"AT+UPSDA=0,3");
+        at.end();
+        at.result(b"", CONTEXT_ON_MS)
     }
 
     fn context_off<U: Uart, H: Host>(at: &mut At<U, H, Self>) {
-        let _ = at.order(b"AT+UPSDA=0,4", CONTEXT_OFF_MS);
+        at.put(b"AT+UPSDA=0,4");
+        at.end();
+        let _ = at.result(b"", CONTEXT_OFF_MS);
     }
 
-    fn open<U: Uart, H: Host>(at: &mut At<U, H, Self>) -> Result<u32, Fault> {
-        let reply = at.ask(b"AT+USOCR=6", b"+USOCR: ", ORDER_MS)?;
-        if reply.fields() == 1 && reply.number(0) < Self::SOCKETS {
-            Ok(reply.number(0))
+    fn open<U: Uart, H: Host>(at: &mut At<U, H, Self>) -> Result<u16, Fault> {
+        at.ask(b"AT+USOCR=6", b"+USOCR: ")?;
+        let socket = at.values().number(0);
+        if at.values().count() == 1 && socket < Self::SOCKETS {
+            Ok(socket)
         } else {
             Err(Fault::Garbled)
         }
@@ -118,48 +125,27 @@ impl Model for Sara {
         host: &[u8],
         port: u16,
     ) -> Result<(), Fault> {
-        let mut address = [0; ADDRESS_LEN];
-        let address = if host.contains(&b':') || !host.iter().any(u8::is_ascii_alphabetic) {
-            host
-        } else {
-            at.put(b"AT+UDNSRN=0,\"");
-            at.put(host);
-            let found = at.ask(b"\"", b"+UDNSRN: ", NAME_MS)?;
-            let text = found.text();
-            for (room, byte) in address.iter_mut().zip(text) {
-                *room = *byte;
-            }
-            address.get(..text.len()).unwrap_or(&[])
-        };
-        if address.is_empty() {
-            return Err(Fault::Garbled);
-        }
-        at.put(b"AT+USOCO=");
-        at.put_number(at.socket);
-        at.put(b",\"");
-        at.put(address);
+        start(at, b"AT+USOCO=");
+        at.put(b"\"");
+        at.put(host);
         at.put(b"\",");
-        at.put_number(u32::from(port));
+        at.put_number(port);
         if !config.connect_async {
-            return at.ask(b"", b"", CONNECT_MS).map(|_| ());
+            at.end();
+            return at.result(b"", CONNECT_MS);
         }
-        at.ask(b",1", b"", ORDER_MS)?;
+        at.order(b",1")?;
         let due = at.due(CONNECT_MS);
-        while !at.is_due(due) {
-            let mut connected = at.connected;
-            if connected.is_none() {
-                at.pause(CONNECT_LOOK_MS);
-                connected = at.connected;
-            }
+        loop {
             // Where the unasked line was lost, the socket says it.
-            match connected {
+            match at.connected() {
                 Some(true) => return Ok(()),
                 Some(false) => return Err(Fault::Refused),
                 None if control(at, 10)? == ESTABLISHED => return Ok(()),
-                None => {}
+                None if at.is_due(due) => return Err(Fault::NoAnswer),
+                None => at.pause(CONNECT_LOOK_MS),
             }
         }
-        Err(Fault::NoAnswer)
     }
 
     fn write<U: Uart, H: Host>(
@@ -167,10 +153,8 @@ impl Model for Sara {
         config: &Config<'_>,
         bytes: &[u8],
     ) -> Result<usize, Fault> {
-        let bytes = bytes.get(..most(config)).unwrap_or(bytes);
-        at.put(b"AT+USOWR=");
-        at.put_number(at.socket);
-        at.put(b",");
+        let bytes = bytes.get(..config.piece::<Self>()).unwrap_or(bytes);
+        start(at, b"AT+USOWR=");
         at.put_number(number(bytes.len()));
         if config.hex {
             at.put(b",\"");
@@ -191,11 +175,10 @@ impl Model for Sara {
             at.put(bytes);
         }
         match at.result(b"+USOWR: ", WRITE_MS) {
-            Ok(reply) => {
-                let len = reply.number(1);
-                if reply.fields() == 2 && reply.number(0) == at.socket && len <= number(bytes.len())
-                {
-                    Ok(usize::try_from(len).unwrap_or(0))
+            Ok(()) => {
+                let len = usize::from(at.values().number(1));
+                if is_answer(at) && at.values().count() == 2 && len <= bytes.len() {
+                    Ok(len)
                 } else {
                     // Nobody knows how many it took.
                     Err(Fault::Garbled)
@@ -207,11 +190,10 @@ impl Model for Sara {
     }
 
     fn waiting<U: Uart, H: Host>(at: &mut At<U, H, Self>) -> Result<usize, Fault> {
-        at.put(b"AT+USORD=");
-        at.put_number(at.socket);
-        let reply = at.ask(b",0", b"+USORD: ", ORDER_MS)?;
-        if reply.fields() == 2 && reply.number(0) == at.socket {
-            Ok(usize::try_from(reply.number(1)).unwrap_or(0))
+        start(at, b"AT+USORD=");
+        at.ask(b"0", b"+USORD: ")?;
+        if is_answer(at) && at.values().count() == 2 {
+            Ok(usize::from(at.values().number(1)))
         } else {
             Err(Fault::Garbled)
         }
@@ -223,88 +205,81 @@ impl Model for Sara {
         buffer: &mut [u8],
     ) -> Result<usize, Fault> {
         const PREFIX: &[u8] = b"+USORD: ";
-        let most = buffer.len().min(most(config));
-        at.put(b"AT+USORD=");
-        at.put_number(at.socket);
-        at.put(b",");
+        let most = buffer.len().min(config.piece::<Self>());
+        start(at, b"AT+USORD=");
         at.put_number(number(most));
         at.end();
         let due = at.due(READ_MS);
         let mut len = None;
         loop {
-            match at.hear(PREFIX, b'"', due)? {
-                Heard::Stop => {
-                    let header = Reply::of(at.line().strip_prefix(PREFIX).unwrap_or(&[]));
-                    // A comma stands before the quote, so the line has a third, empty field.
-                    let count = usize::try_from(header.number(1)).unwrap_or(usize::MAX);
-                    if len.is_some()
-                        || header.fields() != 3
-                        || header.number(0) != at.socket
-                        || count > most
-                    {
-                        return Err(Fault::Garbled);
-                    }
-                    for room in buffer.iter_mut().take(count) {
-                        *room = if config.hex {
-                            at.hex_byte(due)?
-                        } else {
-                            at.byte(due)?
-                        };
-                    }
-                    // What follows shows that no byte was lost or came in between.
-                    if at.byte(due)? != b'"' || at.byte(due)? != b'\r' {
-                        return Err(Fault::Garbled);
-                    }
-                    len = Some(count);
+            let heard = at.hear(PREFIX, b'"', due)?;
+            if heard == Heard::Line
+                && let Some(outcome) = at.outcome()
+            {
+                outcome?;
+                return len.ok_or(Fault::Garbled);
+            }
+            let Some(header) = at.line().strip_prefix(PREFIX) else {
+                continue;
+            };
+            let header = Values::of(header);
+            let count = usize::from(header.number(1));
+            if len.is_some() || header.number(0) != at.socket() || count > most {
+                return Err(Fault::Garbled);
+            }
+            len = Some(count);
+            if heard == Heard::Line {
+                // Some versions leave the quotes out where there is nothing.
+                if count > 0 {
+                    return Err(Fault::Garbled);
                 }
-                Heard::Line => match at.outcome() {
-                    Some(Ok(())) => return len.ok_or(Fault::Garbled),
-                    Some(Err(fault)) => return Err(fault),
-                    None => {
-                        // Some versions leave the quotes out where there is nothing.
-                        let header = at.line().strip_prefix(PREFIX).map(Reply::of);
-                        if header.is_some_and(|header| {
-                            header.fields() == 2
-                                && header.number(0) == at.socket
-                                && header.number(1) == 0
-                        }) {
-                            len = Some(0);
-                        }
-                    }
-                },
+                continue;
+            }
+            for room in buffer.iter_mut().take(count) {
+                *room = if config.hex {
+                    at.hex_byte(due)?
+                } else {
+                    at.byte(due)?
+                };
+            }
+            // What follows shows that no byte was lost or came in between.
+            if at.byte(due)? != b'"' || at.byte(due)? != b'\r' {
+                return Err(Fault::Garbled);
             }
         }
     }
 
-    fn close<U: Uart, H: Host>(at: &mut At<U, H, Self>, socket: u32) -> Result<(), Fault> {
+    fn close<U: Uart, H: Host>(at: &mut At<U, H, Self>, socket: u16) -> Result<(), Fault> {
         at.put(b"AT+USOCL=");
         at.put_number(socket);
-        at.ask(b"", b"", CLOSE_MS).map(|_| ())
+        at.end();
+        at.result(b"", CLOSE_MS)
     }
 }
 
-/// Most bytes of one read or write.
-const fn most(config: &Config<'_>) -> usize {
-    if config.hex {
-        Sara::WRITE_MAX / 2
-    } else {
-        Sara::WRITE_MAX
-    }
+fn number(len: usize) -> u16 {
+    u16::try_from(len).unwrap_or(u16::MAX)
 }
 
-fn number(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
+/// Starts a command about the socket.
+fn start<U: Uart, H: Host>(at: &mut At<U, H, Sara>, command: &[u8]) {
+    at.put(command);
+    at.put_number(at.socket());
+    at.put(b",");
+}
+
+/// Whether the values are of the socket.
+fn is_answer<U: Uart, H: Host>(at: &At<U, H, Sara>) -> bool {
+    at.values().number(0) == at.socket()
 }
 
 /// Asks for a value of the socket: 1 its last error, 10 the state of its TCP connection.
-fn control<U: Uart, H: Host>(at: &mut At<U, H, Sara>, what: u32) -> Result<u32, Fault> {
-    at.put(b"AT+USOCTL=");
-    at.put_number(at.socket);
-    at.put(b",");
+fn control<U: Uart, H: Host>(at: &mut At<U, H, Sara>, what: u16) -> Result<u16, Fault> {
+    start(at, b"AT+USOCTL=");
     at.put_number(what);
-    let reply = at.ask(b"", b"+USOCTL: ", ORDER_MS)?;
-    if reply.fields() == 3 && reply.number(0) == at.socket && reply.number(1) == what {
-        Ok(reply.number(2))
+    at.ask(b"", b"+USOCTL: ")?;
+    if is_answer(at) && at.values().number(1) == what && at.values().count() == 3 {
+        Ok(at.values().number(2))
     } else {
         Err(Fault::Garbled)
     }
@@ -328,13 +303,13 @@ pub(super) fn registration(values: &[u8]) -> Option<bool> {
         .position(|byte| *byte == b',')
         .and_then(|comma| values.get(comma.wrapping_add(1)));
     match behind {
-        None | Some(b'"') => Some(is_registered(Reply::of(values).number(0))),
+        None | Some(b'"') => Some(is_registered(Values::of(values).number(0))),
         Some(_) => None,
     }
 }
 
 /// Whether a registration state means attached: 1 at home, 5 roaming.
-pub(super) const fn is_registered(state: u32) -> bool {
+pub(super) const fn is_registered(state: u16) -> bool {
     state == 1 || state == 5
 }
 
@@ -344,11 +319,11 @@ mod tests {
 
     #[test]
     fn registration_line_unasked_or_answered() {
-        assert_eq!(registration(b" 1"), Some(true));
-        assert_eq!(registration(b" 2"), Some(false));
-        assert_eq!(registration(b" 5,\"1A2B\",\"01F4C2D9\",2"), Some(true));
-        assert_eq!(registration(b" 1,5"), None);
-        assert_eq!(registration(b" 2,1,\"1A2B\",\"01F4C2D9\",2"), None);
+        assert_eq!(registration(b": 1"), Some(true));
+        assert_eq!(registration(b": 2"), Some(false));
+        assert_eq!(registration(b": 5,\"1A2B\",\"01F4C2D9\",2"), Some(true));
+        assert_eq!(registration(b": 1,5"), None);
+        assert_eq!(registration(b": 2,1,\"1A2B\",\"01F4C2D9\",2"), None);
     }
 
     #[test]

@@ -149,7 +149,8 @@ impl Modem {
         if self.config.trace {
             let shown = line.get(..120).unwrap_or(line);
             let more = if shown.len() < line.len() { "..." } else { "" };
-            self.tell(&format!("{way} {}{more}", shown.escape_ascii()));
+            let shown = shown.escape_ascii().to_string().replace("\\\"", "\"");
+            self.tell(&format!("{way} {shown}{more}"));
         }
     }
 

@@ -280,19 +280,24 @@ impl Modem {
         }
     }
 
-    fn look_up(&self, name: &[u8]) -> Answer {
-        let found = self
+    /// What the network's name servers say.
+    fn address_of(&self, name: &[u8]) -> Option<String> {
+        let (_, address) = self
             .config
             .names
             .iter()
-            .find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name));
-        match found {
-            Some((_, address)) if self.settings.context && self.has_network() => Answer::Lines(
+            .find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name))?;
+        (self.settings.context && self.has_network()).then(|| address.clone())
+    }
+
+    fn look_up(&self, name: &[u8]) -> Answer {
+        match self.address_of(name) {
+            Some(address) => Answer::Lines(
                 vec![format!("+UDNSRN: \"{address}\"").into_bytes()],
                 Outcome::Ok,
                 NAME_TIME,
             ),
-            _ => Answer::Lines(Vec::new(), NOT_ALLOWED, NAME_TIME),
+            None => Answer::Lines(Vec::new(), NOT_ALLOWED, NAME_TIME),
         }
     }
 
@@ -315,12 +320,19 @@ impl Modem {
             ] => (place, address, port, *is_async == 1),
             _ => return ends(NOT_SUPPORTED),
         };
-        let address = String::from_utf8_lossy(address).into_owned();
-        let (Ok(port @ 1..), true) = (
-            u16::try_from(*port),
-            address.parse::<std::net::IpAddr>().is_ok(),
-        ) else {
+        // A name or an address.
+        let is_address =
+            std::str::from_utf8(address).is_ok_and(|text| text.parse::<std::net::IpAddr>().is_ok());
+        let found = if is_address {
+            Some(String::from_utf8_lossy(address).into_owned())
+        } else {
+            self.address_of(address)
+        };
+        let Ok(port @ 1..) = u16::try_from(*port) else {
             return ends(NOT_SUPPORTED);
+        };
+        let Some(address) = found else {
+            return Answer::Lines(Vec::new(), NOT_ALLOWED, NAME_TIME);
         };
         let (has_network, context) = (self.has_network(), self.settings.context);
         let is_reached = self.is_registered();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::fault::{Kind, Order};
 use crate::modem::{Mode, Modem, Request, SOCKETS, Settings};
+use crate::pace::Pace;
 use crate::socket::State;
 
 impl Modem {
@@ -129,7 +130,9 @@ impl Modem {
                 self.requests.push_back(Request::Abandon(socket.key));
             }
         }
-        self.output.clear();
+        // With its power it loses a freeze, too.
+        self.input = Pace::new(self.config.baud);
+        self.output = Pace::new(self.config.baud);
         self.forget();
         self.mode = Mode::Off { until };
     }
