@@ -180,7 +180,12 @@ impl Run<'_, '_> {
         self.passed(Check::EraseAgain);
         self.fill(place, Fill::Long, Pieces::Long, Check::Crossing)?;
         self.expect_fill(place, Fill::Long, 0, place.extent, Check::Crossing)?;
-        self.passed(Check::Crossing);
+        if erase_unit.is_multiple_of(Self::longest_write(place)) {
+            let why = "the working memory is too short for a write over a border";
+            self.skipped(Check::Crossing, why);
+        } else {
+            self.passed(Check::Crossing);
+        }
         Ok(())
     }
 
