@@ -88,6 +88,18 @@ fn the_openapi_document_names_what_is_served() {
     assert_eq!(status, 200);
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() >= 18, "{} paths", paths.len());
+    let schemas = &document["components"]["schemas"];
+    for (schema, field) in [
+        ("UpdateDoc", "revert"),
+        ("UpdateDoc", "warning"),
+        ("ImageDoc", "check"),
+        ("ComponentRecord", "revert"),
+    ] {
+        let about = &schemas[schema]["properties"][field];
+        assert!(about.is_object(), "{schema}.{field}");
+    }
+    let adding = &paths["/v1/images"]["post"]["parameters"][0];
+    assert_eq!(adding["name"], "change_check", "{adding}");
     for (path, methods) in paths {
         for (method, about) in methods.as_object().unwrap() {
             assert!(about["responses"].is_object(), "{method} {path}");
