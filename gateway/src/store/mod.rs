@@ -11,6 +11,7 @@ mod events;
 mod images;
 mod lock;
 mod memory;
+mod push;
 mod readers;
 mod seal;
 mod session;
@@ -31,9 +32,9 @@ pub use devices::{NewDevice, Provisioned};
 pub use error::StoreError;
 pub use events::Log;
 pub use images::Added;
+pub use push::{Created, Push};
 pub use sqlite::FORMAT;
 pub use types::*;
-pub use updates::{Created, Push};
 
 use memory::Memory;
 use readers::Readers;

@@ -1,51 +1,21 @@
-//! Updates: pushed by the operator, carried by the session, ended by the board's word or the operator's.
+//! Updates: pushed by the operator (`push.rs`), carried by the session, ended by the board's word or the operator's.
 
 use std::sync::Arc;
 
 use dialhome_proto::id::UpdateId;
-use dialhome_proto::manifest::Manifest;
-use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
 
 use super::docs::UpdateDoc;
 use super::memory::Memory;
-use super::sqlite::{json, record, records, run, value};
+use super::sqlite::{json, record, records, run};
 use super::writer::{NewEvent, Write};
 use super::{
-    Change, Counters, Device, ImageRecord, LaterStatement, OpenUpdate, Overdue, State, Store,
-    StoreError, UpdateIntent, UpdateState, devices, images, session, trust,
+    Change, Counters, LaterStatement, OpenUpdate, Overdue, State, Store, StoreError, UpdateIntent,
+    UpdateState, devices, images, push,
 };
 
 /// Statements kept of a board about an update that has ended.
 const LATER_MAX: usize = 8;
-/// Longest deadline of a push, in seconds (a year).
-const DEADLINE_S_MAX: u64 = 366 * 24 * 3600;
-
-/// What an operator asks of a push.
-#[derive(Clone, Debug)]
-pub struct Push {
-    /// The device.
-    pub device: String,
-    /// The image, `P[/component]@V`.
-    pub image: String,
-    /// Time until the deadline, in seconds.
-    pub deadline_s: u64,
-    /// Takes the place of another update that is open.
-    pub replace: bool,
-    /// An older counter, above the floor, is meant.
-    pub downgrade: bool,
-    /// Payload bytes that may be sent before it pauses; none for three times the size.
-    pub max_bytes: Option<u64>,
-}
-
-/// What a push did.
-#[derive(Clone, Debug)]
-pub struct Created {
-    /// The update.
-    pub update: UpdateDoc,
-    /// The same push was open already: this is that one.
-    pub joined: bool,
-}
 
 impl Store {
     /// The device's update that has not ended; where one replaces another, the one that must end first.
@@ -102,14 +72,6 @@ impl Store {
             self.0.memory.progress.remove(&update.0);
         }
         Ok(doc)
-    }
-
-    /// Pushes an image to a device.
-    ///
-    /// # Errors
-    /// `NotFound`, `Conflict` (another update is open, the image is not for this device), `Invalid`.
-    pub async fn push(&self, push: Push) -> Result<Created, StoreError> {
-        self.change(move |write| create(write, push)).await
     }
 
     /// Asks to cancel an update. What the board never heard of is canceled at once.
@@ -289,194 +251,7 @@ impl Store {
     }
 }
 
-fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
-    let device = devices::known(write.db, &push.device)?;
-    let image = images::find(write.db, &push.image)?
-        .ok_or_else(|| StoreError::not_found("image", &push.image))?;
-    is_for(&device, &image)?;
-    images::has_needed_check(
-        write.db,
-        &image.name,
-        image.check.as_deref(),
-        images::WHEN_PUSHING,
-    )?;
-    let mut open = open_ids(write.db, &device.id)?
-        .into_iter()
-        .map(|id| both(write.db, &id))
-        .collect::<Result<Vec<_>, _>>()?;
-    // The newest of them is what the operator wanted last; an older one is on its way out.
-    if let Some((intent, state)) = open.last()
-        && intent.cancel_requested.is_none()
-        && intent.image == image.name
-        && intent.manifest_digest == image.manifest_digest
-    {
-        let (mut intent, mut state) = (intent.clone(), state.clone());
-        if let Some(max_bytes) = push.max_bytes
-            && max_bytes != intent.max_bytes
-        {
-            intent.max_bytes = max_bytes;
-            put_intent(write.db, &intent)?;
-            // What was sent may be in memory only, and the limit counts all of it.
-            state.counters = counters(write.memory, &intent, &state);
-            if state.paused && state.counters.sent < max_bytes {
-                let unpause = Change {
-                    paused: Some(false),
-                    ..Change::default()
-                };
-                apply(write, &intent.update, unpause)?;
-                state = both(write.db, &intent.update)?.1;
-            }
-            write.wake(&device.id);
-        }
-        return Ok(Created {
-            update: doc(&intent, &state),
-            joined: true,
-        });
-    }
-    let deadline =
-        SignedDuration::from_secs(push.deadline_s.clamp(1, DEADLINE_S_MAX).cast_signed());
-    let intent = UpdateIntent {
-        update: new_id(write)?,
-        device: device.id.clone(),
-        image: image.name.clone(),
-        digest: image.digest.clone(),
-        manifest_digest: image.manifest_digest.clone(),
-        component: image.component,
-        size: image.size,
-        created: write.now,
-        deadline: write.now.checked_add(deadline).unwrap_or(Timestamp::MAX),
-        downgrade: push.downgrade,
-        max_bytes: push.max_bytes.unwrap_or_else(|| 3 * u64::from(image.size)),
-        cancel_requested: None,
-        abandoned: None,
-        replaced_by: None,
-    };
-    for (other, _) in &mut open {
-        if other.cancel_requested.is_some() {
-            continue;
-        }
-        if !push.replace {
-            return Err(StoreError::conflict(
-                "update_open",
-                format!(
-                    "update {} of device {} to {} has not ended",
-                    other.update, device.id, other.image
-                ),
-                format!(
-                    "Push with --replace, wait for it, or `dialhome update cancel {}`.",
-                    other.update
-                ),
-            ));
-        }
-        cancel(write, &other.update, "replaced")?;
-        let (mut stored, _) = both(write.db, &other.update)?;
-        stored.replaced_by = Some(intent.update.clone());
-        put_intent(write.db, &stored)?;
-    }
-    let mut state = UpdateState {
-        state: State::Queued,
-        reason: None,
-        detail: None,
-        revert: revert(write.db, &intent)?,
-        counters: Counters::default(),
-        changed: write.now,
-        heard: false,
-        overdue: None,
-        paused: false,
-        later: Vec::new(),
-    };
-    put_intent(write.db, &intent)?;
-    put_state(write.db, &intent, &state)?;
-    event(write, &intent, None, "queued", None)?;
-    if runs(write.db, &intent)? {
-        state = both(write.db, &intent.update)?.1;
-        state.detail = Some("the board already runs this image: nothing was sent".into());
-        put_state(write.db, &intent, &state)?;
-        let update = apply(
-            write,
-            &intent.update,
-            Change {
-                reason: Some("already_running".into()),
-                detail: state.detail,
-                ..Change::to(State::Confirmed)
-            },
-        )?;
-        return Ok(Created {
-            update,
-            joined: false,
-        });
-    }
-    write.touch(&device.id);
-    write.wake(&device.id);
-    Ok(Created {
-        update: doc(&intent, &state),
-        joined: false,
-    })
-}
-
-/// Refuses what the board would refuse, so far as the record tells.
-fn is_for(device: &Device, image: &ImageRecord) -> Result<(), StoreError> {
-    let refuse = |code, message: String, hint: &str| Err(StoreError::conflict(code, message, hint));
-    if device.product != image.product {
-        return refuse(
-            "wrong_product",
-            format!(
-                "{} is for product {}, and device {} is a {}",
-                image.name, image.product, device.id, device.product
-            ),
-            "`dialhome image list` shows the images.",
-        );
-    }
-    if !image.devices.is_empty() && !image.devices.contains(&device.id) {
-        return refuse(
-            "wrong_device",
-            format!(
-                "{} was signed for {} only",
-                image.name,
-                image.devices.join(", ")
-            ),
-            "Sign it again without a list of devices.",
-        );
-    }
-    let manifest = Manifest::parse(&image.manifest)
-        .map_err(|fault| StoreError::Database(fault.to_string()))?;
-    match trust::refuses(device, &manifest) {
-        Some(reason) => refuse(
-            "not_trusted",
-            format!("device {} would refuse {}: {reason}", device.id, image.name),
-            "Sign the image with a key whose FILE.pub was given to `device add --trust`.",
-        ),
-        None => Ok(()),
-    }
-}
-
-/// What the board's last Hello said it can do about a bad image of this component.
-fn revert(db: &Connection, intent: &UpdateIntent) -> Result<Option<String>, StoreError> {
-    let hello = session::state(db, &intent.device)?.and_then(|state| state.hello);
-    Ok(hello.and_then(|hello| {
-        let found = hello
-            .components
-            .into_iter()
-            .find(|component| component.component == intent.component);
-        found.map(|component| component.revert)
-    }))
-}
-
-/// The board is connected, and its word is that it runs this very image, and not on trial. Of a board that
-/// is away nobody knows: it is asked when it dials home.
-fn runs(db: &Connection, intent: &UpdateIntent) -> Result<bool, StoreError> {
-    let state = session::state(db, &intent.device)?.filter(|state| state.connected);
-    let hello = state.and_then(|state| state.hello);
-    Ok(hello.is_some_and(|hello| {
-        hello.components.iter().any(|component| {
-            component.component == intent.component
-                && component.trial.is_none()
-                && component.digest.as_deref() == Some(intent.digest.as_str())
-        })
-    }))
-}
-
-fn cancel(write: &mut Write<'_>, id: &str, why: &str) -> Result<UpdateDoc, StoreError> {
+pub(super) fn cancel(write: &mut Write<'_>, id: &str, why: &str) -> Result<UpdateDoc, StoreError> {
     let (mut intent, state) = both(write.db, id)?;
     if state.state.is_terminal() {
         return Err(has_ended(id, &state));
@@ -522,7 +297,11 @@ pub(super) fn end_by_operator(
 }
 
 /// Applies a change to an update's state, with its event.
-fn apply(write: &mut Write<'_>, id: &str, change: Change) -> Result<UpdateDoc, StoreError> {
+pub(super) fn apply(
+    write: &mut Write<'_>,
+    id: &str,
+    change: Change,
+) -> Result<UpdateDoc, StoreError> {
     let (intent, mut state) = both(write.db, id)?;
     if state.state.is_terminal() {
         return after_the_end(write, &intent, state, change);
@@ -542,7 +321,7 @@ fn apply(write: &mut Write<'_>, id: &str, change: Change) -> Result<UpdateDoc, S
         }
         if next == State::Offered {
             // A board that was away may have changed since the push.
-            state.revert = revert(write.db, &intent)?;
+            state.revert = push::revert(write.db, &intent)?;
         }
         state.state = next;
         state.heard |= !matches!(next, State::Queued | State::Canceled);
@@ -626,7 +405,7 @@ fn after_the_end(
     Ok(doc(intent, &state))
 }
 
-fn event(
+pub(super) fn event(
     write: &mut Write<'_>,
     intent: &UpdateIntent,
     from: Option<&str>,
@@ -641,20 +420,6 @@ fn event(
         to: Some(to),
         reason,
     })
-}
-
-/// Seconds and random bits: rises with time, and does not repeat after a restore from an older backup.
-fn new_id(write: &Write<'_>) -> Result<String, StoreError> {
-    let seconds = u32::try_from(write.now.as_second()).unwrap_or(u32::MAX);
-    loop {
-        let mut random = [0; 4];
-        aws_lc_rs::rand::fill(&mut random)
-            .map_err(|_| StoreError::Database("the system gave no random bytes".into()))?;
-        let id = format!("{seconds:08x}{}", super::hex(&random));
-        if value::<i64>(write.db, "SELECT 1 FROM update_state WHERE id = ?1", [&id])?.is_none() {
-            return Ok(id);
-        }
-    }
 }
 
 fn has_ended(id: &str, state: &UpdateState) -> StoreError {
@@ -672,7 +437,7 @@ pub(super) fn open_ids(db: &Connection, device: &str) -> Result<Vec<String>, Sto
     records(db, sql, [device])
 }
 
-fn both(db: &Connection, id: &str) -> Result<(UpdateIntent, UpdateState), StoreError> {
+pub(super) fn both(db: &Connection, id: &str) -> Result<(UpdateIntent, UpdateState), StoreError> {
     let intent = record(db, "SELECT body FROM update_intent WHERE id = ?1", [id])?;
     let state = record(db, "SELECT body FROM update_state WHERE id = ?1", [id])?;
     intent
@@ -696,7 +461,7 @@ fn whole(db: &Connection, memory: &Memory, id: &str) -> Result<Option<OpenUpdate
 }
 
 /// The counters, with what is only in memory; what is stored goes first where it is newer.
-fn counters(memory: &Memory, intent: &UpdateIntent, state: &UpdateState) -> Counters {
+pub(super) fn counters(memory: &Memory, intent: &UpdateIntent, state: &UpdateState) -> Counters {
     let age = |counters: &Counters| (counters.sessions, counters.sent);
     memory
         .progress
@@ -705,7 +470,7 @@ fn counters(memory: &Memory, intent: &UpdateIntent, state: &UpdateState) -> Coun
         .map_or(state.counters, |pace| pace.counters)
 }
 
-fn put_intent(db: &Connection, intent: &UpdateIntent) -> Result<(), StoreError> {
+pub(super) fn put_intent(db: &Connection, intent: &UpdateIntent) -> Result<(), StoreError> {
     run(
         db,
         "INSERT INTO update_intent (id, device, image, deadline_ms, revision, body) VALUES (?1, ?2, ?3, ?4, 1, ?5)
@@ -715,7 +480,7 @@ fn put_intent(db: &Connection, intent: &UpdateIntent) -> Result<(), StoreError> 
     Ok(())
 }
 
-fn put_state(
+pub(super) fn put_state(
     db: &Connection,
     intent: &UpdateIntent,
     state: &UpdateState,
