@@ -15,6 +15,8 @@ const PUMP_MAX: usize = 512;
 /// The line counts as quiet after so many milliseconds without a byte: a few times the
 /// 20 to 50 ms between the commands of a busy modem.
 const QUIET_MS: u32 = 150;
+/// So often is a quiet line waited for.
+const QUIET_TRIES: u8 = 10;
 
 /// A serial line to a modem.
 ///
@@ -99,6 +101,8 @@ pub struct At<U, H, M> {
     len: usize,
     /// The line is whole; the next byte starts another.
     ended: bool,
+    /// A byte has come since this was last put to false.
+    heard: bool,
     /// No wait lasts longer than this, whatever it was given.
     limit: Option<u32>,
     /// The socket whose unasked lines count.
@@ -120,6 +124,7 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
             line: [0; LINE_LEN],
             len: 0,
             ended: false,
+            heard: false,
             limit: None,
             socket: NO_SOCKET,
             values: Values::NONE,
@@ -351,6 +356,8 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
             if self.is_due(due) {
                 return Err(Fault::NoAnswer);
             }
+            // One that answers nonsense is not to be asked a thousand times.
+            self.pause(QUIET_MS);
             tries = tries.wrapping_add(1);
             if tries == FILL_AFTER {
                 // It may still wait for data of a write whose bytes were lost.
@@ -359,17 +366,11 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
                 }
             }
         }
-        let due = self.due(QUIET_MS * 10);
-        let mut quiet = self.due(QUIET_MS);
-        while !self.is_due(quiet) && !self.is_due(due) {
-            match self.take() {
-                Some(byte) => {
-                    quiet = self.due(QUIET_MS);
-                    if self.push(byte) {
-                        self.note();
-                    }
-                }
-                None => self.host.idle(),
+        for _ in 0..QUIET_TRIES {
+            self.heard = false;
+            self.pause(QUIET_MS);
+            if !self.heard {
+                break;
             }
         }
         Ok(())
@@ -387,7 +388,10 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
         }
         let mut byte = [0];
         match self.uart.read(&mut byte) {
-            Ok(1) => Some(byte[0]),
+            Ok(1) => {
+                self.heard = true;
+                Some(byte[0])
+            }
             _ => None,
         }
     }

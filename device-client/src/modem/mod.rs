@@ -44,6 +44,9 @@
 //! `connect` ends within [`Config::connect_ms`], and the time that `Host::reset_modem`
 //! takes; `send`, `receive` and `close` within [`CALL_MS`] each, and mostly within the time
 //! that the bytes need on the line. `receive` asks the modem only where there is reason to.
+//! Call `Client::poll` when [`Modem::has_news`], and every [`Config::poll_ms`] while a
+//! connection is open, beside the times that it asks for itself: otherwise a lost line is
+//! found only then.
 
 mod at;
 mod model;
@@ -254,7 +257,8 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
             self.at.registered = false;
             self.at.wake(RESTART_MS)?;
         } else {
-            let woken = self.at.wake(WAKE_MS);
+            // At the first dial both may just have got their power.
+            let woken = self.at.wake(if self.fresh { RESTART_MS } else { WAKE_MS });
             if rung >= RUNG_RESTART {
                 // A modem that answers nothing may still take a command.
                 self.at.registered = false;
@@ -490,11 +494,13 @@ impl<U: Uart, H: Host, M: Model> Transport for Modem<'_, U, H, M> {
 
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         self.at.pump();
-        if !self.is_open() || self.at.closed {
+        if !self.is_open() {
             return Err(Fault::Closed);
         }
         let now = self.at.host.millis();
+        // Bytes that came before the close are to be received first: that ends with the error.
         if bytes.is_empty()
+            || self.at.closed
             || self
                 .full_at
                 .is_some_and(|full| !is_past(now, full.wrapping_add(FULL_MS)))
@@ -503,6 +509,10 @@ impl<U: Uart, H: Host, M: Model> Transport for Modem<'_, U, H, M> {
         }
         self.at.limit(CALL_MS);
         let written = M::write(&mut self.at, self.config, bytes);
+        if written == Err(Fault::Closed) {
+            self.at.closed = true;
+            return Ok(0);
+        }
         self.full_at = (written == Ok(0)).then_some(now);
         written.map_err(|fault| self.broken(fault))
     }
@@ -564,14 +574,21 @@ fn host_and_port(gateway: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// The access technology of `+COPS` (TS 27.007 section 7.3).
-const fn technology(number: u16) -> Link {
-    match number {
-        0 | 1 | 3 | 8 => Link::GSM,
-        2 | 4..=6 => Link::UMTS,
-        7 => Link::LTE,
-        9 => Link::NB_IOT,
-        _ => Link::OTHER,
-    }
+fn technology(number: u16) -> Link {
+    const KNOWN: [Link; 10] = [
+        Link::GSM,
+        Link::GSM,
+        Link::UMTS,
+        Link::GSM,
+        Link::UMTS,
+        Link::UMTS,
+        Link::UMTS,
+        Link::LTE,
+        Link::GSM,
+        Link::NB_IOT,
+    ];
+    let known = KNOWN.get(usize::from(number));
+    known.copied().unwrap_or(Link::OTHER)
 }
 
 #[cfg(test)]

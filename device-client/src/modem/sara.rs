@@ -77,27 +77,17 @@ impl Model for Sara {
         if at.values().number(2) == 1 {
             return Ok(());
         }
-        let authentication = match config.authentication {
-            Authentication::None => "0",
-            Authentication::Pap => "1",
-            Authentication::Chap => "2",
+        let authentication: &[u8] = match config.authentication {
+            Authentication::None => b"0",
+            Authentication::Pap => b"1",
+            Authentication::Chap => b"2",
         };
-        for (tag, value) in [
-            (1, config.apn),
-            (2, config.user),
-            (3, config.password),
-            (6, authentication),
-            // The address comes from the network.
-            (7, "0.0.0.0"),
-        ] {
-            at.put(b"AT+UPSD=0,");
-            at.put_number(tag);
-            let quote: &[u8] = if tag == 6 { b"" } else { b"\"" };
-            at.put(b",");
-            at.put(quote);
-            at.put(value.as_bytes());
-            at.order(quote)?;
-        }
+        profile(at, b"1,\"", config.apn.as_bytes(), b"\"")?;
+        profile(at, b"2,\"", config.user.as_bytes(), b"\"")?;
+        profile(at, b"3,\"", config.password.as_bytes(), b"\"")?;
+        profile(at, b"6,", authentication, b"")?;
+        // The address comes from the network.
+        profile(at, b"7,\"", b"0.0.0.0", b"\"")?;
         at.put(b"AT+UPSDA=0,3");
         at.end();
         at.result(b"", CONTEXT_ON_MS)
@@ -259,6 +249,19 @@ impl Model for Sara {
 
 fn number(len: usize) -> u16 {
     u16::try_from(len).unwrap_or(u16::MAX)
+}
+
+/// Sets a value of the packet data profile.
+fn profile<U: Uart, H: Host>(
+    at: &mut At<U, H, Sara>,
+    tag: &[u8],
+    value: &[u8],
+    end: &[u8],
+) -> Result<(), Fault> {
+    at.put(b"AT+UPSD=0,");
+    at.put(tag);
+    at.put(value);
+    at.order(end)
 }
 
 /// Starts a command about the socket.

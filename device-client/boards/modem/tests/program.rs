@@ -61,17 +61,15 @@ impl Host for Clock {
     }
 
     fn idle(&mut self) {
-        thread::yield_now();
+        // Rest, for the modem's sake.
+        thread::sleep(Duration::from_micros(200));
     }
 }
 
 fn uart(program: &Program) -> Uart {
     let stream = TcpStream::connect(program.uart()).expect("the serial line");
     stream.set_nodelay(true).expect("an option");
-    // A read waits so long at most: the line has no other sign that nothing is there.
-    stream
-        .set_read_timeout(Some(Duration::from_millis(1)))
-        .expect("an option");
+    stream.set_nonblocking(true).expect("an option");
     Uart {
         stream,
         bytes: Vec::new(),
