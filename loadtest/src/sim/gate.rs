@@ -459,6 +459,7 @@ impl Gate {
                     self.send(place, &resume.into());
                 }
                 Command::CheckPrefix { len, digest } => {
+                    let proven_len = len;
                     let len = usize::try_from(len).expect("fits");
                     let ours = Digest(sha2::Sha256::digest(&image.bytes[..len]).into());
                     let matches = ours == digest;
@@ -466,6 +467,7 @@ impl Gate {
                     store.prefixes.0 += u64::from(matches);
                     store.prefixes.1 += u64::from(!matches);
                     store.proven = matches;
+                    store.proven_len = matches.then_some(proven_len).or(store.proven_len);
                     drop(store);
                     if let Some(delivery) = &mut self.peers[place].delivery {
                         delivery.handle_prefix(matches, now)?;

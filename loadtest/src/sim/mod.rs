@@ -7,6 +7,8 @@ pub mod flash;
 pub mod gate;
 pub mod journal;
 pub mod net;
+pub mod nor;
+pub mod nor_board;
 pub mod power;
 pub mod store;
 pub mod world;

@@ -25,7 +25,7 @@ pub struct Update {
 }
 
 /// The record, and what the test wants to know of the gateway.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Store {
     /// The board's key in force.
     pub key: [u8; 32],
@@ -51,6 +51,8 @@ pub struct Store {
     pub acked: Option<(UpdateId, u32)>,
     /// Prefixes that were right, and wrong.
     pub prefixes: (u64, u64),
+    /// Length of the last prefix that was right.
+    pub proven_len: Option<u32>,
     /// The last prefix that was checked was right.
     pub proven: bool,
     /// Chunks sent.

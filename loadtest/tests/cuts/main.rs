@@ -1,0 +1,8 @@
+//! Power cuts at every operation of a board's flash: the real client, slot, journal, boot
+//! side and boot stage, against the gateway's machines, on flash that tears.
+//!
+//! What is exhaustive is always run whole. `CUTS=N` makes the samples N times as large.
+//! A failing cut prints what it was; `CUT="shape behaviour op moment"` runs it alone.
+
+mod shapes;
+mod sweep;
