@@ -63,21 +63,19 @@ pub enum Fault {
     BadName,
 }
 
-/// What a line says that came unasked.
+/// What lines said that came unasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsolicited {
-    /// Bytes have arrived on a socket.
-    Data(u16),
-    /// A socket was closed.
-    Closed(u16),
-    /// A connection asked for earlier is there, or is not.
-    Connected(u16, bool),
-    /// The packet data context is gone, and every socket with it.
-    ContextLost,
-    /// Whether the modem is registered in a network.
-    Registered(bool),
-    /// Nothing that matters here.
-    Other,
+pub struct Signs {
+    /// The socket of the connection: what is said about others does not count.
+    pub socket: u16,
+    /// Bytes have arrived on it.
+    pub data: bool,
+    /// It was closed, or its packet data context is gone.
+    pub closed: bool,
+    /// The connection that was asked for is there, or is not.
+    pub connected: Option<bool>,
+    /// The modem is registered in a network.
+    pub registered: bool,
 }
 
 /// What ended a wait for input.
@@ -104,15 +102,10 @@ pub struct At<U, H, M> {
     /// A byte has come since this was last put to false.
     heard: bool,
     /// No wait lasts longer than this, whatever it was given.
-    limit: Option<u32>,
-    /// The socket whose unasked lines count.
-    pub(super) socket: u16,
+    limit: u32,
+    pub(super) signs: Signs,
     /// Of the last answer that was asked for.
     pub(super) values: Values,
-    pub(super) data: bool,
-    pub(super) closed: bool,
-    pub(super) connected: Option<bool>,
-    pub(super) registered: bool,
     model: PhantomData<M>,
 }
 
@@ -125,28 +118,31 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
             len: 0,
             ended: false,
             heard: false,
-            limit: None,
-            socket: NO_SOCKET,
+            limit: 0,
+            signs: Signs {
+                socket: NO_SOCKET,
+                data: false,
+                closed: false,
+                connected: None,
+                registered: false,
+            },
             values: Values::NONE,
-            data: false,
-            closed: false,
-            connected: None,
-            registered: false,
             model: PhantomData,
         }
     }
 
     /// From now on nothing waits longer than so many milliseconds in all.
     pub(super) fn limit(&mut self, ms: u32) {
-        self.limit = Some(self.host.millis().wrapping_add(ms));
+        self.limit = self.host.millis().wrapping_add(ms);
     }
 
     /// The time in so many milliseconds, or the limit where that comes first.
     pub fn due(&mut self, ms: u32) -> u32 {
         let due = self.host.millis().wrapping_add(ms);
-        match self.limit {
-            Some(limit) if is_past(due, limit) => limit,
-            _ => due,
+        if is_past(due, self.limit) {
+            self.limit
+        } else {
+            due
         }
     }
 
@@ -246,13 +242,13 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
     /// The socket of the connection.
     #[must_use]
     pub const fn socket(&self) -> u16 {
-        self.socket
+        self.signs.socket
     }
 
     /// What an unasked line has said about the connection that was asked for.
     #[must_use]
     pub const fn connected(&self) -> Option<bool> {
-        self.connected
+        self.signs.connected
     }
 
     /// Waits for a line that is not unasked for, or for the byte `stop`: in a line that
@@ -287,11 +283,13 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
     /// Whether the line is a final result, and which.
     #[must_use]
     pub fn outcome(&self) -> Option<Result<(), Fault>> {
-        match self.line() {
-            b"OK" => Some(Ok(())),
-            b"ERROR" => Some(Err(Fault::Refused)),
-            line if line.starts_with(b"+CME ERROR") => Some(Err(Fault::Refused)),
-            _ => None,
+        let line = self.line();
+        if line == b"OK" {
+            Some(Ok(()))
+        } else if line == b"ERROR" || line.starts_with(b"+CME ERROR") {
+            Some(Err(Fault::Refused))
+        } else {
+            None
         }
     }
 
@@ -415,22 +413,8 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
 
     /// Whether the line came unasked; what it says is kept.
     fn note(&mut self) -> bool {
-        let Some(said) = M::unsolicited(self.line()) else {
-            return false;
-        };
-        match said {
-            Unsolicited::Data(socket) => self.data |= socket == self.socket,
-            Unsolicited::Closed(socket) => self.closed |= socket == self.socket,
-            Unsolicited::Connected(socket, is_there) => {
-                if socket == self.socket {
-                    self.connected = Some(is_there);
-                }
-            }
-            Unsolicited::ContextLost => self.closed = true,
-            Unsolicited::Registered(registered) => self.registered = registered,
-            Unsolicited::Other => {}
-        }
-        true
+        let line = self.line.get(..self.len).unwrap_or(&[]);
+        M::unsolicited(line, &mut self.signs)
     }
 }
 

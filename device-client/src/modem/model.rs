@@ -1,7 +1,7 @@
 //! What differs from one modem to another.
 
 use super::Config;
-use super::at::{At, Fault, Host, Uart, Unsolicited};
+use super::at::{At, Fault, Host, Signs, Uart};
 
 /// The commands of a make of modem. What the 3GPP standard (TS 27.007) gives to all of
 /// them, registration, signal, operator, restart, is not here.
@@ -14,8 +14,8 @@ pub trait Model: Sized {
     /// Sockets that the modem has, counted from 0.
     const SOCKETS: u16;
 
-    /// What a line says if it came unasked; `None`: it belongs to an answer.
-    fn unsolicited(line: &[u8]) -> Option<Unsolicited>;
+    /// Notes what a line says that came unasked; false: it may belong to an answer.
+    fn unsolicited(line: &[u8], signs: &mut Signs) -> bool;
 
     /// Settings after each start of the modem, for what the client needs.
     ///

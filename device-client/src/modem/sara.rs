@@ -1,6 +1,6 @@
 //! u-blox SARA-U2 and SARA-G3 (and what else takes `AT+USO..` and `AT+UPSD..`).
 
-use super::at::{At, Fault, Heard, Host, Uart, Unsolicited};
+use super::at::{At, Fault, Heard, Host, Signs, Uart};
 use super::{Authentication, Config, Model, Values};
 
 /// The u-blox SARA family. The table in the module's documentation lists the commands.
@@ -32,32 +32,30 @@ impl Model for Sara {
     const WRITE_MAX: usize = 1024;
     const SOCKETS: u16 = 7;
 
-    fn unsolicited(line: &[u8]) -> Option<Unsolicited> {
-        if let Some(behind) = line.strip_prefix(b"+UU") {
-            let (name, behind) = behind.split_first_chunk::<4>()?;
-            let values = Values::of(behind);
-            let socket = values.number(0);
-            return match name {
-                // A count of 2^32 - 1 is how some versions say that the connection broke.
-                b"SORD" if values.number(1) < u16::MAX => Some(Unsolicited::Data(socket)),
-                b"SORD" | b"SOCL" => Some(Unsolicited::Closed(socket)),
-                b"SOCO" => {
-                    let is_there = values.count() == 2 && values.number(1) == 0;
-                    Some(Unsolicited::Connected(socket, is_there))
-                }
-                b"PSDD" => Some(Unsolicited::ContextLost),
-                _ => None,
-            };
+    fn unsolicited(line: &[u8], signs: &mut Signs) -> bool {
+        // As numbers the names are told apart in less code than as texts.
+        const SORD: u32 = u32::from_be_bytes(*b"SORD");
+        const SOCL: u32 = u32::from_be_bytes(*b"SOCL");
+        const SOCO: u32 = u32::from_be_bytes(*b"SOCO");
+        const PSDD: u32 = u32::from_be_bytes(*b"PSDD");
+        let Some((name, behind)) = line
+            .strip_prefix(b"+UU")
+            .and_then(<[u8]>::split_first_chunk::<4>)
+        else {
+            return registration(line, signs);
+        };
+        let values = Values::of(behind);
+        let is_ours = values.number(0) == signs.socket;
+        match u32::from_be_bytes(*name) {
+            // A count of 2^32 - 1 is how some versions say that the connection broke.
+            SORD if values.number(1) < u16::MAX => signs.data |= is_ours,
+            SORD | SOCL => signs.closed |= is_ours,
+            SOCO if is_ours => signs.connected = Some(values.number(1) == 0),
+            PSDD => signs.closed = true,
+            // Others of this make, which do not matter here.
+            _ => {}
         }
-        // CREG, CGREG, CEREG.
-        let name = line.iter().position(|byte| *byte == b':')?;
-        let (name, behind) = line.split_at_checked(name)?;
-        let is_registration = name.ends_with(b"REG") && name.starts_with(b"+C");
-        if is_registration {
-            registration(behind).map(Unsolicited::Registered)
-        } else {
-            None
-        }
+        true
     }
 
     fn configure<U: Uart, H: Host>(
@@ -297,18 +295,16 @@ fn full_or_closed<U: Uart, H: Host>(at: &mut At<U, H, Sara>) -> Result<usize, Fa
     }
 }
 
-/// Whether a registration line says registered, at home or roaming, if it came unasked:
-/// the answer to a question has the mode before the state, `+CGREG: 1,5`, and where the
-/// mode is 2 an unasked line has the place behind it, `+CGREG: 5,"1A2B","01F4C2D9",2`.
-pub(super) fn registration(values: &[u8]) -> Option<bool> {
-    let behind = values
-        .iter()
-        .position(|byte| *byte == b',')
-        .and_then(|comma| values.get(comma.wrapping_add(1)));
-    match behind {
-        None | Some(b'"') => Some(is_registered(Values::of(values).number(0))),
-        Some(_) => None,
+/// Notes the registration, at home or roaming, if the line says it unasked, `+CGREG: 5`:
+/// the answer to a question has the mode before the state, `+CGREG: 1,5`.
+fn registration(line: &[u8], signs: &mut Signs) -> bool {
+    const NAMES: [&[u8]; 3] = [b"+CREG:", b"+CGREG:", b"+CEREG:"];
+    let values = Values::of(line);
+    let is_unasked = values.count() == 1 && NAMES.iter().any(|name| line.starts_with(name));
+    if is_unasked {
+        signs.registered = is_registered(values.number(0));
     }
+    is_unasked
 }
 
 /// Whether a registration state means attached: 1 at home, 5 roaming.
@@ -320,13 +316,27 @@ pub(super) const fn is_registered(state: u16) -> bool {
 mod tests {
     use super::*;
 
+    const QUIET: Signs = Signs {
+        socket: 2,
+        data: false,
+        closed: false,
+        connected: None,
+        registered: false,
+    };
+
+    /// What a line makes of the signs; `None`: it did not come unasked.
+    fn signs(line: &[u8]) -> Option<Signs> {
+        let mut signs = QUIET;
+        Sara::unsolicited(line, &mut signs).then_some(signs)
+    }
+
     #[test]
     fn registration_line_unasked_or_answered() {
-        assert_eq!(registration(b": 1"), Some(true));
-        assert_eq!(registration(b": 2"), Some(false));
-        assert_eq!(registration(b": 5,\"1A2B\",\"01F4C2D9\",2"), Some(true));
-        assert_eq!(registration(b": 1,5"), None);
-        assert_eq!(registration(b": 2,1,\"1A2B\",\"01F4C2D9\",2"), None);
+        let told = |line| signs(line).map(|signs| signs.registered);
+        assert_eq!(told(b"+CGREG: 1"), Some(true));
+        assert_eq!(told(b"+CREG: 2"), Some(false));
+        assert_eq!(told(b"+CEREG: 5"), Some(true));
+        assert_eq!(told(b"+CGREG: 1,5"), None);
     }
 
     #[test]
@@ -335,26 +345,42 @@ mod tests {
             &b"+USORD: 0,5"[..],
             b"OK",
             b"AT+USOCO=0,\"::1\",80",
+            b"+CME ERROR: 3",
+            b"+CSQ: 1",
             b"",
             b":",
         ] {
-            assert_eq!(Sara::unsolicited(line), None, "{line:?}");
+            assert_eq!(signs(line), None, "{line:?}");
         }
-        assert_eq!(
-            Sara::unsolicited(b"+UUSORD: 2,7"),
-            Some(Unsolicited::Data(2))
-        );
-        assert_eq!(
-            Sara::unsolicited(b"+UUSOCO: 1,0"),
-            Some(Unsolicited::Connected(1, true))
-        );
-        assert_eq!(
-            Sara::unsolicited(b"+UUSOCO: 1,111"),
-            Some(Unsolicited::Connected(1, false))
-        );
-        assert_eq!(
-            Sara::unsolicited(b"+UUPSDD: 0"),
-            Some(Unsolicited::ContextLost)
-        );
+    }
+
+    #[test]
+    fn unasked_lines_count_for_their_socket() {
+        let data = Signs {
+            data: true,
+            ..QUIET
+        };
+        let closed = Signs {
+            closed: true,
+            ..QUIET
+        };
+        let connected = |is_there| Signs {
+            connected: Some(is_there),
+            ..QUIET
+        };
+        assert_eq!(signs(b"+UUSORD: 2,7"), Some(data));
+        assert_eq!(signs(b"+UUSORD: 2,4294967295"), Some(closed));
+        assert_eq!(signs(b"+UUSOCL: 2"), Some(closed));
+        assert_eq!(signs(b"+UUSOCO: 2,0"), Some(connected(true)));
+        assert_eq!(signs(b"+UUSOCO: 2,111"), Some(connected(false)));
+        assert_eq!(signs(b"+UUPSDD: 0"), Some(closed));
+        for line in [
+            &b"+UUSORD: 1,7"[..],
+            b"+UUSOCL: 1",
+            b"+UUSOCO: 1,0",
+            b"+UUPSDA: 0",
+        ] {
+            assert_eq!(signs(line), Some(QUIET));
+        }
     }
 }

@@ -389,14 +389,29 @@ fn modem_that_falls_silent_until_restarted() {
     through(Kind::Mute, 10);
 }
 
+/// `SEED=7` runs one seed, `SEEDS=500` so many.
 #[test]
 fn everything_together() {
-    for seed in 0..4 {
+    let from_environment = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse::<u64>().expect("SEED and SEEDS are numbers"))
+    };
+    let seeds = match from_environment("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..from_environment("SEEDS").unwrap_or(6),
+    };
+    for seed in seeds {
+        eprintln!("SEED={seed}");
+        let baud = [0, 9600, 115_200][usize::try_from(seed % 3).expect("below 3")];
         let config = Config {
-            baud: [0, 9600, 115_200, 115_200][usize::try_from(seed % 4).expect("below 4")],
+            baud,
             ..Config::default()
         };
-        let result = transfer(config, Faults::all(seed), &modem_config(seed % 2 == 1), 600);
+        let modem = ModemConfig {
+            connect_async: seed % 5 == 0,
+            ..modem_config(seed % 2 == 1)
+        };
+        let result = transfer(config, Faults::all(seed), &modem, 600);
         assert!(result.dials > 1 && result.faults > 100);
     }
 }
