@@ -71,8 +71,8 @@ pub struct Nor<const WRITE: usize, const ERASE: usize> {
     pub cut: Option<(u64, Moment)>,
     /// The power has failed.
     pub is_off: bool,
-    /// Every erase and write is an error, and does nothing.
-    pub is_read_only: bool,
+    /// An erase or write that begins in this range is an error, and does nothing.
+    pub read_only: std::ops::Range<usize>,
     /// Put into each snapshot: what the runner knows of the world around it.
     pub tag: usize,
     /// The flash before each operation, where it is kept.
@@ -129,7 +129,7 @@ impl<const WRITE: usize, const ERASE: usize> Nor<WRITE, ERASE> {
             ops: 0,
             cut: None,
             is_off: false,
-            is_read_only: false,
+            read_only: 0..0,
             tag: 0,
             history: None,
         }
@@ -262,7 +262,11 @@ impl<const WRITE: usize, const ERASE: usize> Nor<WRITE, ERASE> {
 
     /// What every operation begins with; false: it does not happen.
     fn begin(&mut self, op: &Op) -> bool {
-        if self.is_off || self.is_read_only {
+        let start = match op {
+            Op::Erase(unit) => unit * ERASE,
+            Op::Write(offset, _) => *offset,
+        };
+        if self.is_off || self.read_only.contains(&start) {
             return false;
         }
         if let Some(mut history) = self.history.take() {

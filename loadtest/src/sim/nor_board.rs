@@ -169,6 +169,10 @@ pub struct Ended<const W: usize, const E: usize> {
     pub runs: usize,
     /// The virtual clock.
     pub now: u64,
+    /// Bytes that the gateway knew to be committed when the power failed.
+    pub at_cut: Option<u32>,
+    /// Starts at which the boot stage could start nothing.
+    pub stuck: u32,
 }
 
 impl<const W: usize, const E: usize> Ended<W, E> {
@@ -223,7 +227,14 @@ struct Run<'r, const W: usize, const E: usize> {
     now: u64,
     seed: u64,
     starts: u32,
+    at_cut: Option<u32>,
+    stuck: u32,
+    /// Ends the run at this time where nothing else does.
+    until: u64,
 }
+
+/// Times that a boot stage is stuck before the flash is as good as new.
+const STUCK_MAX: u32 = 3;
 
 /// Starts the board with this flash, and the gateway with this record; runs until every
 /// update has ended and the board has said everything. Power fails where the flash says.
@@ -239,6 +250,25 @@ pub fn run<const W: usize, const E: usize>(
     flash: Nor<W, E>,
     store: Store,
     seed: u64,
+) -> Ended<W, E> {
+    let ended = run_for(shape, library, behaviour, flash, store, seed, TIME_MAX);
+    assert!(ended.now < TIME_MAX, "no end");
+    ended
+}
+
+/// As [`run`], and ends at this time where nothing comes to rest.
+///
+/// # Panics
+/// As [`run`].
+#[must_use]
+pub fn run_for<const W: usize, const E: usize>(
+    shape: &Shape,
+    library: &Rc<Vec<Image>>,
+    behaviour: Behaviour,
+    flash: Nor<W, E>,
+    store: Store,
+    seed: u64,
+    until: u64,
 ) -> Ended<W, E> {
     let flash = RefCell::new(flash);
     let net = Rc::new(RefCell::new(Net::new(Manners::GOOD, seed)));
@@ -258,6 +288,9 @@ pub fn run<const W: usize, const E: usize>(
         now: 0,
         seed,
         starts: 0,
+        at_cut: None,
+        stuck: 0,
+        until,
     };
     let runs = loop {
         if let Some(runs) = run.boot() {
@@ -271,6 +304,8 @@ pub fn run<const W: usize, const E: usize>(
         now,
         store,
         gate,
+        at_cut,
+        stuck,
         ..
     } = run;
     drop(gate);
@@ -282,6 +317,8 @@ pub fn run<const W: usize, const E: usize>(
         starts,
         runs,
         now,
+        at_cut,
+        stuck,
     }
 }
 
@@ -311,12 +348,18 @@ impl<'r, const W: usize, const E: usize> Run<'r, W, E> {
             flash.start(self.seed ^ u64::from(self.starts) << 32);
             let decision = BootStage::run(&mut *flash, &self.shape.boot);
             if flash.is_off {
+                drop(flash);
+                self.note_cut();
                 return None;
             }
             (decision, self.active(&flash))
         };
         let Decision::Start(started) = decision else {
-            panic!("the boot stage is stuck: {decision:?}");
+            self.stuck += 1;
+            if self.stuck == STUCK_MAX {
+                self.flash.borrow_mut().heal();
+            }
+            return None;
         };
         let runs = runs.unwrap_or_else(|| panic!("a mixed image is started: {}", self.describe()));
         let new = runs != 0;
@@ -333,6 +376,12 @@ impl<'r, const W: usize, const E: usize> Run<'r, W, E> {
         self.net.borrow_mut().gateway_up = !(new && self.behaviour == Behaviour::NeverDials);
         self.mark();
         self.client(runs).then_some(runs)
+    }
+
+    /// The power has failed: what is proven from here on counts.
+    fn note_cut(&mut self) {
+        self.at_cut = Some(self.committed);
+        self.store.borrow_mut().proven_len = None;
     }
 
     /// The image in the active slot.
@@ -414,7 +463,11 @@ impl<'r, const W: usize, const E: usize> Run<'r, W, E> {
                 self.mark();
                 let wake = client.poll(Millis(self.now));
                 due = wake.at.map(|at| at.0);
-                if self.flash.borrow().is_off || wake.restarting {
+                if self.flash.borrow().is_off {
+                    self.note_cut();
+                    return false;
+                }
+                if wake.restarting {
                     return false;
                 }
                 let mut moved = self.net.borrow().bytes != before;
@@ -440,7 +493,10 @@ impl<'r, const W: usize, const E: usize> Run<'r, W, E> {
                 self.gate.deadline(),
             ];
             let next = next.into_iter().flatten().min().unwrap_or(u64::MAX);
-            assert!(next < TIME_MAX, "no end: {}", self.describe());
+            if next >= self.until {
+                self.now = self.until;
+                return true;
+            }
             self.now = self.now.max(next);
         }
     }

@@ -2,7 +2,9 @@
 //! side and boot stage, against the gateway's machines, on flash that tears.
 //!
 //! What is exhaustive is always run whole. `CUTS=N` makes the samples N times as large.
-//! A failing cut prints what it was; `CUT="shape behaviour op moment"` runs it alone.
+//! A failing cut prints the flash, the image and the operation: the runs are deterministic.
 
+mod bad_flash;
+mod sample;
 mod shapes;
 mod sweep;

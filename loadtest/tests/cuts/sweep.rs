@@ -26,14 +26,14 @@ const MOMENTS: [Moment; 6] = [
 ];
 
 /// A board, its images and its update.
-struct Case {
-    shape: Shape,
-    behaviour: Behaviour,
-    library: Vec<Image>,
+pub(crate) struct Case {
+    pub(crate) shape: Shape,
+    pub(crate) behaviour: Behaviour,
+    pub(crate) library: Vec<Image>,
 }
 
 impl Case {
-    fn new(sizes: &Sizes, behaviour: Behaviour) -> Self {
+    pub(crate) fn new(sizes: &Sizes, behaviour: Behaviour) -> Self {
         let shape = Shape::new(sizes);
         let budget = TrialBudget {
             boots: 0,
@@ -52,11 +52,11 @@ impl Case {
         }
     }
 
-    fn library(&self) -> Rc<Vec<Image>> {
+    pub(crate) fn library(&self) -> Rc<Vec<Image>> {
         Rc::new(self.library.clone())
     }
 
-    fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         let mut store = Store {
             key: KEY,
             ..Store::default()
@@ -66,7 +66,11 @@ impl Case {
     }
 
     /// What must be true at the end of every run.
-    fn check<const W: usize, const E: usize>(&self, ended: &Ended<W, E>, committed: u32) {
+    pub(crate) fn check<const W: usize, const E: usize>(
+        &self,
+        ended: &Ended<W, E>,
+        committed: u32,
+    ) {
         let (state, reason) = ended.outcome();
         let (expected, runs) = if self.behaviour == Behaviour::Good {
             (State::Confirmed, 1)
@@ -75,6 +79,7 @@ impl Case {
         };
         assert_eq!(state, expected, "{reason}");
         assert_eq!(ended.runs, runs, "the wrong image runs");
+        assert_eq!(ended.stuck, 0, "the boot stage was stuck");
         assert_eq!(
             ended.store.prefixes.1, 0,
             "a prefix was not what was claimed"
@@ -88,6 +93,9 @@ impl Case {
         }
     }
 }
+
+/// The workers: the tests of this program run one after another, each on both cores.
+const WORKERS: usize = 2;
 
 fn main_run<const W: usize, const E: usize>(case: &Case) -> Ended<W, E> {
     let mut flash: Nor<W, E> = fresh(&case.shape, &case.library);
@@ -113,7 +121,7 @@ fn sweep<const W: usize, const E: usize>(sizes: &Sizes, behaviour: Behaviour) ->
     let tried = AtomicUsize::new(0);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..WORKERS {
             scope.spawn(|| {
                 let library = case.library();
                 loop {
@@ -152,6 +160,75 @@ fn sweep<const W: usize, const E: usize>(sizes: &Sizes, behaviour: Behaviour) ->
         begun.elapsed().as_secs_f64()
     );
     tried
+}
+
+/// Cuts an update everywhere, and everything that the board does after it: torn in one way
+/// that changes from operation to operation, and after it, which is before the next.
+fn nested<const W: usize, const E: usize>(sizes: &Sizes, behaviour: Behaviour) -> usize {
+    let begun = Instant::now();
+    let case = Case::new(sizes, behaviour);
+    let mut ended = main_run::<W, E>(&case);
+    let history = ended.flash.history.take().expect("it was kept");
+    let tried = AtomicUsize::new(0);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                let library = case.library();
+                loop {
+                    let first = next.fetch_add(1, Ordering::Relaxed);
+                    let (place, which) = (first / 5, first % 5);
+                    let Some(snapshot) = history.get(place) else {
+                        break;
+                    };
+                    let moment = MOMENTS[which + 1];
+                    let (store, committed) = &ended.stores[snapshot.tag];
+                    let mut flash = snapshot.cut(moment);
+                    flash.history = Some(Vec::new());
+                    let seed = u64::try_from(place).expect("fits");
+                    let store = Store::clone(store);
+                    let mut again = run(&case.shape, &library, behaviour, flash, store, seed);
+                    let inner = again.flash.history.take().expect("it was kept");
+                    for (at, second) in inner.iter().enumerate() {
+                        let kind = u64::try_from(place + at).expect("fits");
+                        for cut in [Moment::During(kind), Moment::After] {
+                            let (store, known) = &again.stores[second.tag];
+                            let mut store = Store::clone(store);
+                            store.proven_len = None;
+                            let result = catch_unwind(AssertUnwindSafe(|| {
+                                let flash = second.cut(cut);
+                                let ended =
+                                    run(&case.shape, &library, behaviour, flash, store, kind);
+                                case.check(&ended, *(known.max(committed)));
+                            }));
+                            assert!(
+                                result.is_ok(),
+                                "{} {behaviour:?}: cut {moment:?} at operation {place}, {:?}, \
+                                 then {cut:?} at {at} of what followed, {:?}",
+                                sizes.name,
+                                snapshot.op,
+                                second.op
+                            );
+                            tried.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let tried = tried.into_inner();
+    eprintln!(
+        "{} {behaviour:?}, cut twice: {} operations, {tried} cuts, {:.1} s",
+        sizes.name,
+        history.len(),
+        begun.elapsed().as_secs_f64()
+    );
+    tried
+}
+
+#[test]
+fn cut_again_while_it_recovers() {
+    nested::<4, 256>(&SAMD21, Behaviour::Good);
 }
 
 #[test]
