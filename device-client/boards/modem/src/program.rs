@@ -60,6 +60,8 @@ enum Input {
     Network(Event),
     Order(Order, Sender<String>),
     Counts(Sender<Counts>),
+    /// Nothing: whether the loop still runs.
+    Look,
     Stop,
 }
 
@@ -155,6 +157,10 @@ impl Drop for Program {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        // Nobody takes their inputs any more: a connection lets the listeners find that out.
+        for address in [Some(self.uart), self.control].into_iter().flatten() {
+            let _ = TcpStream::connect(address);
+        }
     }
 }
 
@@ -184,6 +190,9 @@ fn take_orders(inputs: &Sender<Input>, from: impl io::Read, mut to: impl Write) 
 
 fn accept_control(listener: &TcpListener, inputs: &Sender<Input>) {
     for stream in listener.incoming().map_while(Result::ok) {
+        if inputs.send(Input::Look).is_err() {
+            return;
+        }
         let inputs = inputs.clone();
         thread::spawn(move || {
             let _ = stream.set_nodelay(true);
@@ -306,6 +315,7 @@ impl Site {
             Input::Counts(answer) => {
                 let _ = answer.send(modem.counts());
             }
+            Input::Look => {}
             Input::Stop => return false,
         }
         true

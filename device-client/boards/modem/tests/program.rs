@@ -196,7 +196,14 @@ fn orders_are_taken_over_a_port_and_traced() {
     let clock = Clock(Instant::now());
     let mut modem: Modem<'_, _, _> = Modem::new(uart(&program), clock, &config, &mut []);
     assert!(modem.connect("localhost:1").is_err());
+    let ports = [Some(program.uart()), program.control()];
     drop(program);
+    let start = Instant::now();
+    for port in ports.into_iter().flatten() {
+        while TcpStream::connect(port).is_ok() {
+            assert!(start.elapsed() < TIME_MAX, "{port} is still open");
+        }
+    }
     let trace = std::fs::read_to_string(&folder).expect("a trace");
     std::fs::remove_file(&folder).expect("removed");
     for line in [
