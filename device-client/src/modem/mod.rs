@@ -41,8 +41,8 @@
 //! board's last life.
 //!
 //! # Time
-//! `connect` ends within [`Config::connect_ms`], and the time that `Host::reset_modem`
-//! takes; `send`, `receive` and `close` within [`CALL_MS`] each, and mostly within the time
+//! `connect` ends within [`Config::connect_ms`], and the time that `Host::reset_modem` takes
+//! and that the last bytes need on the line (1 KB at most); `send`, `receive` and `close` within [`CALL_MS`] each, and mostly within the time
 //! that the bytes need on the line. `receive` asks the modem only where there is reason to.
 //! Call `Client::poll` when [`Modem::has_news`], and every [`Config::poll_ms`] while a
 //! connection is open, beside the times that it asks for itself: otherwise a lost line is
