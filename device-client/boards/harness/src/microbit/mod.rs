@@ -14,6 +14,7 @@ use crate::Error;
 use crate::gdb;
 use crate::qemu::{Qemu, Spec};
 use map::Part;
+use serde_json::json;
 
 /// The firmware's name among the built programs.
 pub const FIRMWARE: &str = "microbit";
@@ -160,15 +161,31 @@ pub async fn read(machine: &mut Qemu, folder: &Path) -> Result<Flash, Error> {
     Ok(flash)
 }
 
-/// Cuts the power between two instructions, and gives what is left: the flash.
+/// Cuts the power of a machine that stands still, and gives what is left: the flash.
 ///
 /// # Errors
 /// QEMU refused a command, or did not end.
 pub async fn cut(mut machine: Qemu, folder: &Path) -> Result<Flash, Error> {
-    machine.stop().await?;
     let flash = save(&mut machine, folder).await?;
     machine.cut_power().await?;
     Ok(flash)
+}
+
+/// Where the core of a machine that stands still is: the address of its next instruction.
+///
+/// # Errors
+/// QEMU refused the command.
+pub async fn program_counter(machine: &mut Qemu) -> Result<u32, Error> {
+    let arguments = json!({ "command-line": "info registers" });
+    let registers = machine.command("human-monitor-command", arguments).await?;
+    registers
+        .as_str()
+        .and_then(|text| text.split_once("R15="))
+        .and_then(|(_, rest)| u32::from_str_radix(rest.get(..8)?, 16).ok())
+        .ok_or_else(|| Error::Refused {
+            command: "info registers".to_owned(),
+            answer: registers.to_string(),
+        })
 }
 
 async fn save(machine: &mut Qemu, folder: &Path) -> Result<Flash, Error> {

@@ -19,6 +19,22 @@ pub const BOARD: &str = "board-1";
 /// The product of board and images.
 pub const PRODUCT: &str = "buoy";
 
+/// The instruction with which the core sleeps until an interrupt.
+const WFI: [u8; 2] = [0x30, 0xbf];
+/// Times that a moment is looked for.
+const LOOKS_MAX: u32 = 200;
+
+/// What the board was doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The bootloader ran.
+    Bootloader,
+    /// The image ran.
+    Busy,
+    /// The image waited for bytes or for a time.
+    Asleep,
+}
+
 /// A board that runs version 1.0.0, and everything around it.
 #[derive(Debug)]
 pub struct Rig {
@@ -115,10 +131,42 @@ impl Rig {
     ///
     /// # Errors
     /// QEMU refused a command, or the board was off.
-    pub async fn cut(&mut self) -> Result<(), Error> {
-        let machine = self.machine.take().ok_or_else(|| self.is_off())?;
+    pub async fn cut(&mut self) -> Result<Moment, Error> {
+        self.cut_at(|_| true).await
+    }
+
+    /// The same at a moment of a wanted kind, which is looked for again and again, and
+    /// for a while only.
+    ///
+    /// # Errors
+    /// As [`Self::cut`].
+    pub async fn cut_at(&mut self, wanted: impl Fn(Moment) -> bool) -> Result<Moment, Error> {
+        let mut machine = self.machine.take().ok_or_else(|| self.is_off())?;
+        let mut looks = 0;
+        let moment = loop {
+            machine.stop().await?;
+            let moment = self.moment(super::program_counter(&mut machine).await?);
+            looks += 1;
+            if wanted(moment) || looks == LOOKS_MAX {
+                break moment;
+            }
+            machine.cont().await?;
+        };
         self.flash = super::cut(machine, self.bench.path()).await?;
-        Ok(())
+        Ok(moment)
+    }
+
+    fn moment(&self, at: u32) -> Moment {
+        // Every image here is the same program at the same place.
+        let before = at.checked_sub(map::ACTIVE.start + 2);
+        let before = before.and_then(|from| self.first.get(from as usize..from as usize + 2));
+        if at < map::BOOTLOADER.end() {
+            Moment::Bootloader
+        } else if before == Some(&WFI) {
+            Moment::Asleep
+        } else {
+            Moment::Busy
+        }
     }
 
     /// The machine, while it is on.
