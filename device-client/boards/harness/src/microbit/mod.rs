@@ -18,6 +18,8 @@ use serde_json::json;
 
 /// The firmware's name among the built programs.
 pub const FIRMWARE: &str = "microbit";
+/// The name of the program that runs the conformance checks.
+pub const CONFORMANCE: &str = "microbit-conformance";
 /// The bootloader's.
 pub const BOOTLOADER: &str = "microbit-bootloader";
 
@@ -103,6 +105,15 @@ impl Flash {
                 problem: format!("{} bytes do not fit into {}", bytes.len(), part.len),
             }),
         }
+    }
+
+    /// Puts an image into the active slot, as a cable does.
+    ///
+    /// # Errors
+    /// It is longer than the slot.
+    pub fn load(&mut self, image: &[u8]) -> Result<(), Error> {
+        self.0[map::ACTIVE.start as usize..map::ACTIVE.end() as usize].fill(0xff);
+        self.put(map::ACTIVE, image)
     }
 
     /// One part of it.

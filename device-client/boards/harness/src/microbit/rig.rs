@@ -1,5 +1,6 @@
 //! A gateway, an emulated modem, and a microbit between them.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -113,6 +114,16 @@ impl Rig {
         rig.switch_on().await?;
         rig.online().await?;
         Ok(rig)
+    }
+
+    /// Puts another program of the board's into the active slot, while it is off.
+    ///
+    /// # Errors
+    /// It is not built, or does not fit.
+    pub fn load(&mut self, program: &str) -> Result<(), Error> {
+        let image = firmware::build()?.image(program, map::ACTIVE.start)?;
+        let image = image.variant("1.0.0", 1, Behaviour::Good)?;
+        self.flash.load(&image.bytes)
     }
 
     /// Gives the board power.
@@ -230,13 +241,17 @@ impl Rig {
 }
 
 /// The dice of a test: the seed is printed, and `SEED=` gives it back.
-#[expect(clippy::print_stderr, reason = "it is for who repeats a failed test")]
 #[must_use]
 pub fn dice(test: &str) -> StdRng {
-    let given = std::env::var("SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok());
+    let given = std::env::var("SEED").ok();
+    let given = given.and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| rand::rng().random());
-    eprintln!("{test}: SEED={seed}");
+    report(&format!("{test}: SEED={seed}"));
     StdRng::seed_from_u64(seed)
+}
+
+/// One line for who runs the tests, also where the test's output is kept back.
+pub fn report(line: &str) {
+    // Nobody is there to be told where this fails.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

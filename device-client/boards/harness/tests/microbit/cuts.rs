@@ -5,7 +5,7 @@ use std::time::Duration;
 use dialhome_board_harness::Error;
 use dialhome_board_harness::firmware::Behaviour;
 use dialhome_board_harness::microbit::Settings;
-use dialhome_board_harness::microbit::rig::{BOARD, Moment, Rig, dice, quick_modem};
+use dialhome_board_harness::microbit::rig::{BOARD, Moment, Rig, dice, quick_modem, report};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
@@ -79,7 +79,9 @@ async fn power_cuts_lose_no_update() -> Result<(), Error> {
         let update = rig.bench.ends(&id).await?;
         confirmed(&rig, &update);
         let resent = update["resent"].as_u64().unwrap_or(u64::MAX);
-        println!("{version}: {cuts} cuts so far, {resent} bytes sent again");
+        report(&format!(
+            "{version}: {cuts} cuts so far, {resent} bytes sent again"
+        ));
         // Never from zero again: what is not in the journal yet, and what was under way.
         assert!(
             resent <= u64::from(cuts - before) * AGAIN_MAX,
@@ -87,9 +89,9 @@ async fn power_cuts_lose_no_update() -> Result<(), Error> {
         );
         assert!(rig.look().await?.runs(&image.bytes), "update {updates}");
     }
-    println!(
+    report(&format!(
         "microbit: {cuts} power cuts over {updates} updates, {swapping} of them in the \
          bootloader and {busy} while the image was busy"
-    );
+    ));
     Ok(())
 }
