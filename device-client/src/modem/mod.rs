@@ -6,24 +6,33 @@
 //! | settings, at each dial | `ATE0`, `AT+CMEE=1`, `AT+COPS=3,0`, `AT+CGREG=1` (or `CREG`, `CEREG`), [`Config::setup`], `AT+UDCONF=1,0` or `1,1` |
 //! | registration | `AT+CGREG?`, every second for 60 s at most; unasked `+CGREG:` |
 //! | facts for Hello | `AT+COPS?` (name, technology), `AT+CSQ` |
-//! | packet data | `AT+UPSND=0,8`, `AT+UPSD=0,1..3,6,7`, `AT+UPSDA=0,3`, off: `AT+UPSDA=0,4`; unasked `+UUPSDD:` |
+//! | packet data | `AT+UPSND=0,8`, `AT+UPSD=0,1..3,7` (6: PAP, CHAP), `AT+UPSDA=0,3`, off: `AT+UPSDA=0,4`; unasked `+UUPSDD:` |
 //! | a connection | `AT+USOCR=6`, `AT+USOCO=s,"name or address",port[,1]`; unasked `+UUSOCO:`, or asked `AT+USOCTL=s,10` |
 //! | bytes out | `AT+USOWR=s,n`, `@`, 50 ms, n bytes (1024 at most); hex: `AT+USOWR=s,n,"..."` (512 at most). ERROR: `AT+USOCTL=s,1`, where 11 means "full, later" |
 //! | bytes in | `AT+USORD=s,n` after `+UUSORD:`; `AT+USORD=s,0` every [`Config::poll_ms`], because unasked lines get lost |
 //! | the end | `AT+USOCL=s`; unasked `+UUSOCL:` |
 //!
 //! Deadlines, in seconds: questions and settings 3, prompt of a write 10, its result 10,
-//! read 10, close 10, connection with its name 60, context on 150 and off 40. They follow the
-//! response times in u-blox's AT manuals (UBX-13002752, UBX-17003787) where those are
-//! shorter than two minutes; the 50 ms behind the prompt and the byte limits are from there
-//! too. SARA-U201 with `AT+UPSV` other than 0 may lose data behind the prompt: leave power
-//! saving off, or use hex mode.
+//! read 10, close 10, connection with its name 60, context on 150 and off 40. Where they
+//! come from: the 150 and 40 are u-blox's for contexts in the SARA-R4 manual (UBX-17003787),
+//! the 10 are those of Arduino's library for the SARA-U201 (MKRGSM), while that manual
+//! allows a write and a close 120; the rest is our choice. From the manual are also the 50
+//! ms behind the prompt, the limits of 1024 and 512 bytes, error 11 for a full buffer, and
+//! that a socket is closed only when all was read; from MKRGSM the sequence of a context,
+//! names in `AT+USOCO`, and `+UUSORD: s,4294967295` for a broken connection. The tag 6 of
+//! `AT+UPSD` (sent only with [`Authentication::Pap`] or `Chap`) and the value 4 of
+//! `AT+USOCTL=s,10` (asked only with [`Config::connect_async`]) were compared with no
+//! document, and nothing here has run on a real modem. u-blox knows of a SARA-U201 with
+//! UART power saving that sleeps behind the prompt (ubxlib issue 156): leave `AT+UPSV` at 0,
+//! or use hex mode.
 //!
 //! **Unasked lines** may come at any moment, also between a command's echo and its answer,
 //! and nothing depends on one. **OK to a write means "in the modem"**: what the gateway has
 //! is known from the protocol's own acknowledgements. An answer that cannot be understood
 //! breaks the connection, because nobody knows how many bytes were taken; bytes are never
-//! sent twice and never left out.
+//! sent twice and never left out. A modem that was left in the middle of a write (the board
+//! restarted, or bytes got lost) gets made-up data until it takes commands again; they may
+//! reach the gateway on a connection that is given up, and fail its authentication.
 //!
 //! # When it does not work
 //! Each dial after one that brought no byte from the gateway begins one rung higher:

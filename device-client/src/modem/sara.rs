@@ -75,15 +75,14 @@ impl Model for Sara {
         if at.values().number(2) == 1 {
             return Ok(());
         }
-        let authentication: &[u8] = match config.authentication {
-            Authentication::None => b"0",
-            Authentication::Pap => b"1",
-            Authentication::Chap => b"2",
-        };
         profile(at, b"1,\"", config.apn.as_bytes(), b"\"")?;
         profile(at, b"2,\"", config.user.as_bytes(), b"\"")?;
         profile(at, b"3,\"", config.password.as_bytes(), b"\"")?;
-        profile(at, b"6,", authentication, b"")?;
+        match config.authentication {
+            Authentication::None => {}
+            Authentication::Pap => profile(at, b"6,1", b"", b"")?,
+            Authentication::Chap => profile(at, b"6,2", b"", b"")?,
+        }
         // The address comes from the network.
         profile(at, b"7,\"", b"0.0.0.0", b"\"")?;
         at.put(b"AT+UPSDA=0,3");

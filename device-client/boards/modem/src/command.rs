@@ -1,4 +1,6 @@
-//! The commands, as strict as a SARA is about them (u-blox AT manual UBX-13002752).
+//! The commands, strict about their syntax. Forms and limits are those of u-blox's SARA-R4
+//! manual (UBX-17003787) and of what Arduino's library sends to a SARA-U201; where neither
+//! says what a modem does, the emulator refuses.
 
 use std::time::Duration;
 

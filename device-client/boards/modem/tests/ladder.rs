@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use dialhome_device::modem::{CALL_MS, Config as ModemConfig, Fault};
+use dialhome_device::modem::{Authentication, CALL_MS, Config as ModemConfig, Fault};
 use dialhome_device::transport::Transport;
 use dialhome_modem::{Config, Faults};
 use dialhome_proto::code::Link;
@@ -55,6 +55,7 @@ fn first_dial_tells_what_the_network_is() {
         (Link::UMTS, "Emulated Mobile", -79)
     );
     assert_eq!(bench.sent("AT+USOCL="), 7, "sockets of the last life");
+    assert_eq!(bench.sent("AT+UPSD=0,6"), 0);
     exchange(&bench, &mut device);
     device.close();
     assert_eq!(device.send(b"x"), Err(Fault::Closed));
@@ -72,6 +73,7 @@ fn configured_link_goes_before_what_the_modem_says() {
         link: Link::LTE_M,
         user: "board",
         password: "secret",
+        authentication: Authentication::Chap,
         setup: &["AT&K0", "AT+UPSV=0", "AT+NONSENSE"],
         ..ModemConfig::new("internet")
     };
@@ -80,6 +82,7 @@ fn configured_link_goes_before_what_the_modem_says() {
     assert_eq!(device.facts().link, Link::LTE_M);
     assert_eq!(bench.sent("AT+UPSD=0,2,\"board\""), 1);
     assert_eq!(bench.sent("AT+UPSD=0,3,\"secret\""), 1);
+    assert_eq!(bench.sent("AT+UPSD=0,6,2"), 1);
     assert_eq!(bench.sent("AT+NONSENSE"), 1);
 }
 
