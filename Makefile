@@ -4,9 +4,10 @@
 #   make test                everything: installs what the tests need, runs all of them, says what each took
 #   make check               the quick part of it: format, lints, tidiness
 #   make bench [BENCH=NAME]  benchmarks: handshake, deliver, air (needs root), idle
+#   make size                what the client costs on a Cortex-M0, against its budgets
 #   make build               both programs, with the profile that the demo and the tests use
 
-.PHONY: all build demo test check bench clean
+.PHONY: all build demo test check bench size clean
 
 all: build
 
@@ -25,6 +26,10 @@ check:
 bench:
 	@.ci/prepare
 	cargo bench -p dialhome-gateway --bench gateway -- $(BENCH)
+
+size:
+	@.ci/prepare
+	cargo run --quiet -p dialhome-board-harness --bin size
 
 clean:
 	cargo clean

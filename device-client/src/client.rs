@@ -82,7 +82,7 @@ pub struct Wake {
 )]
 enum Session {
     None,
-    Shaking { initiator: Initiator, due: Millis },
+    Shaking(Initiator),
     Open(Records),
 }
 
@@ -90,7 +90,8 @@ enum Session {
 /// included: 2 more than what Hello declares.
 pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     machine: Machine<'c>,
-    provision: Provision<'c>,
+    key: &'c DeviceKey,
+    gateways: &'c [&'c str],
     parts: Parts<T, S, J, B, R>,
     random: Random,
     session: Session,
@@ -103,8 +104,9 @@ pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     tx: [u8; SEND_LEN],
     tx_sent: usize,
     tx_len: usize,
-    /// When the last frames must have left; never: nobody leaves.
-    leave_due: Millis,
+    /// When the handshake must be done, or the last frames have left; never: neither is
+    /// under way.
+    due: Millis,
     restarting: bool,
 }
 
@@ -178,7 +180,8 @@ where
         Self {
             machine,
             dial_fault: None,
-            provision,
+            key: provision.key,
+            gateways: provision.gateways,
             parts,
             random,
             session: Session::None,
@@ -188,7 +191,7 @@ where
             tx: [0; SEND_LEN],
             tx_sent: 0,
             tx_len: 0,
-            leave_due: Millis::NEVER,
+            due: Millis::NEVER,
             restarting,
         }
     }
@@ -245,19 +248,16 @@ where
                 break;
             }
         }
-        let shaking = match &self.session {
-            Session::Shaking { due, .. } => *due,
-            _ => Millis::NEVER,
-        };
+        let is_shaking = matches!(self.session, Session::Shaking(_));
         let linked = !matches!(self.session, Session::None);
         Wake {
             at: if again {
                 Some(now)
             } else {
                 let due = self.machine.deadline().unwrap_or(Millis::NEVER);
-                due.min(shaking).min(self.leave_due).some()
+                due.min(self.due).some()
             },
-            on_receive: linked && (shaking != Millis::NEVER || self.machine.wants_record()),
+            on_receive: linked && (is_shaking || self.machine.wants_record()),
             on_send: linked && self.tx_sent < self.tx_len,
             restarting: self.restarting,
         }
@@ -273,8 +273,8 @@ where
         let leaving = matches!(self.machine.link_state(), LinkState::Leaving { .. });
         if leaving && self.tx_sent < self.tx_len {
             // The last frames must leave first, but not for ever.
-            self.leave_due = self.leave_due.min(now.after(LEAVE_MS));
-            if now < self.leave_due {
+            self.due = self.due.min(now.after(LEAVE_MS));
+            if now < self.due {
                 return (false, false);
             }
             self.lose_link(now);
@@ -324,7 +324,7 @@ where
         self.drop_link();
         let mut buffer = [0; CELL_LEN];
         let gateway = match list {
-            GatewayList::Provisioned => self.provision.gateways.get(usize::from(place)).copied(),
+            GatewayList::Provisioned => self.gateways.get(usize::from(place)).copied(),
             GatewayList::Stored => {
                 let loaded = self
                     .parts
@@ -353,7 +353,7 @@ where
         to.link = facts.link;
         to.signal_dbm = facts.signal_dbm;
         to.network = clipped(facts.network);
-        let key = key_in_force(self.machine.cells(), self.provision.key, key);
+        let key = key_in_force(self.machine.cells(), self.key, key);
         let ephemeral = self.random.draw(&mut self.parts.rng);
         let mut flight = [0; FIRST_FLIGHT_LEN];
         let initiator = Initiator::start(&key, ephemeral, &mut flight);
@@ -361,10 +361,8 @@ where
             *room = flight;
         }
         self.tx_len = FIRST_FLIGHT_LEN;
-        self.session = Session::Shaking {
-            initiator,
-            due: now.after(HANDSHAKE_MS),
-        };
+        self.session = Session::Shaking(initiator);
+        self.due = now.after(HANDSHAKE_MS);
     }
 
     /// Goes on with the handshake, where one is under way.
@@ -374,9 +372,9 @@ where
             self.machine.dialed(Err(fault), now);
             return true;
         }
-        let Session::Shaking { due, .. } = self.session else {
+        if !matches!(self.session, Session::Shaking(_)) {
             return false;
-        };
+        }
         let mut moved = self.flush().is_err();
         let mut broken = moved;
         while !broken {
@@ -400,7 +398,8 @@ where
         let answer = self.rx.get(..self.rx_len).unwrap_or(&[]);
         if !answer.is_empty() && Initiator::needed(answer) == 0 {
             let session = core::mem::replace(&mut self.session, Session::None);
-            let Session::Shaking { initiator, .. } = session else {
+            self.due = Millis::NEVER;
+            let Session::Shaking(initiator) = session else {
                 return moved;
             };
             let result = match initiator.finish(answer) {
@@ -422,7 +421,7 @@ where
             self.machine.dialed(result, now);
             return true;
         }
-        if broken || due <= now {
+        if broken || self.due <= now {
             let up = self.parts.transport.link_up();
             self.drop_link();
             self.machine.dialed(
@@ -665,7 +664,7 @@ where
     fn drop_link(&mut self) {
         self.parts.transport.close();
         self.session = Session::None;
-        self.leave_due = Millis::NEVER;
+        self.due = Millis::NEVER;
         (self.rx_len, self.tx_sent, self.tx_len) = (0, 0, 0);
     }
 }

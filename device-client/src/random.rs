@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 /// A stream of secret bytes for one boot.
 pub(crate) struct Random {
     key: Zeroizing<[u8; 32]>,
-    count: u64,
+    count: u32,
 }
 
 impl Random {
@@ -51,7 +51,7 @@ impl Random {
     pub(crate) fn draw(&mut self, rng: &mut impl Rng) -> [u8; 32] {
         let mut noise = [0; 32];
         rng.fill(&mut noise);
-        self.count += 1;
+        self.count = self.count.wrapping_add(1);
         Hkdf::extract(&noise, &[&*self.key]).expand(&self.count.to_be_bytes())
     }
 }

@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::limits::{TRIAL_AWAKE_S, TRIAL_BOOTS, TRIAL_DIALS};
 use crate::trust::Signatures;
-use crate::wire::{Reader, Texts, TextsFault, fields};
+use crate::wire::{self, Reader, Texts, TextsFault, fields};
 
 /// The bytes that every manifest begins with, so that no other signed text can pass for one.
 pub const PREFIX: &[u8; 19] = b"dialhome manifest 1";
@@ -49,7 +49,7 @@ impl<'a> Manifest<'a> {
         let (body, rest) = Body::parse(bytes)?;
         let signatures = Signatures::parse(rest).ok_or(ManifestFault::Signatures)?;
         Ok(Self {
-            body: &bytes[..bytes.len() - rest.len()],
+            body: wire::before(bytes, rest),
             product: body.product,
             flags: body.flags,
             trial: body.trial,

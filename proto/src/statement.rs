@@ -7,7 +7,7 @@ use crate::code::Reason;
 use crate::id::{SignerId, is_name};
 use crate::limits::{GATEWAY_MAX, GATEWAY_MIN, GATEWAYS_MAX, SIGNATURES_MAX, STATEMENT_MAX};
 use crate::trust::{SignatureVerified, Signatures, TrustSet, VerifySignature, encode_signatures};
-use crate::wire::{Reader, Texts, TextsFault, Writer};
+use crate::wire::{self, Reader, Texts, TextsFault, Writer};
 
 /// The bytes that every gateways statement begins with.
 pub const PREFIX: &[u8; 19] = b"dialhome gateways 1";
@@ -31,7 +31,7 @@ impl<'a> GatewaysStatement<'a> {
         }
         let (fields, rest) = Body::parse(bytes)?;
         Ok(Self {
-            body: &bytes[..bytes.len() - rest.len()],
+            body: wire::before(bytes, rest),
             fields,
             signatures: Signatures::parse(rest).ok_or(StatementFault::Signatures)?,
         })

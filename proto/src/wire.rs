@@ -187,6 +187,12 @@ impl<'a> Iterator for Texts<'a> {
     }
 }
 
+/// What comes before `rest`, its last part, in `bytes`.
+pub(crate) fn before<'a>(bytes: &'a [u8], rest: &[u8]) -> &'a [u8] {
+    let len = bytes.len().saturating_sub(rest.len());
+    bytes.get(..len).unwrap_or(bytes)
+}
+
 /// A value that uses every byte.
 pub(crate) fn whole<'a, T: Field<'a>>(bytes: &'a [u8]) -> Option<T> {
     let mut reader = Reader::new(bytes);

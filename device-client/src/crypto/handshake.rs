@@ -29,7 +29,7 @@ impl Initiator {
     ) -> Self {
         let preamble = Preamble::new(key.handle()).encode();
         let mut message = [0; MESSAGE_1_LEN];
-        let noise = Handshake::start(&preamble, &key.noise_psk(), ephemeral, &mut message);
+        let noise = Handshake::start(preamble, &key.noise_psk(), ephemeral, &mut message);
         ephemeral.zeroize();
         // Lossless: the first flight is the preamble and message 1.
         for (to, from) in out.iter_mut().zip(preamble.iter().chain(&message)) {

@@ -3,7 +3,7 @@
 //!
 //! With `--cfg dialhome_stub_crypto`, which only the size programs set, it is a stub.
 
-use dialhome_proto::link::{MESSAGE_1_LEN, MESSAGE_2_LEN, TransportKeys};
+use dialhome_proto::link::{MESSAGE_1_LEN, MESSAGE_2_LEN, PREAMBLE_LEN, TransportKeys};
 
 pub(super) use half::Handshake;
 
@@ -11,50 +11,120 @@ pub(super) use half::Handshake;
 mod half {
     use super::super::aead::{open_detached, seal_detached};
     use super::super::agreement::{public_key, shared_secret};
-    use super::{MESSAGE_1_LEN, MESSAGE_2_LEN, TransportKeys};
+    use super::{MESSAGE_1_LEN, MESSAGE_2_LEN, PREAMBLE_LEN, TransportKeys};
     use dialhome_proto::hash::Sha256 as Sha2;
     use noise_protocol::patterns::noise_nn_psk0;
     use noise_protocol::{Cipher, DH, HandshakeState, Hash, U8Array};
     use zeroize::Zeroize;
 
-    /// A handshake between its two messages.
-    pub(in super::super) struct Handshake(HandshakeState<X25519, ChaChaPoly, Sha256>);
+    /// A handshake between its two messages: what message 1 was made of. The library's own
+    /// state is four times as large, for any pattern that there is, so it is dropped and
+    /// made once more from this: some hashes, and no second X25519.
+    pub(in super::super) struct Handshake {
+        prologue: [u8; PREAMBLE_LEN],
+        psk: Secret,
+        ephemeral: Pair,
+    }
 
     impl Handshake {
         /// Makes message 1, which carries no payload.
         pub(in super::super) fn start(
-            prologue: &[u8],
+            prologue: [u8; PREAMBLE_LEN],
             psk: &[u8; 32],
             ephemeral: [u8; 32],
             message: &mut [u8; MESSAGE_1_LEN],
         ) -> Self {
+            let start = Self {
+                prologue,
+                psk: Secret::new(*psk),
+                ephemeral: Pair {
+                    public: public_key(&ephemeral),
+                    secret: Secret::new(ephemeral),
+                },
+            };
+            start.write(message);
+            start
+        }
+
+        /// The library's state after message 1.
+        fn write(
+            &self,
+            message: &mut [u8; MESSAGE_1_LEN],
+        ) -> HandshakeState<X25519, ChaChaPoly, Sha256> {
             let mut noise = HandshakeState::new(
                 noise_nn_psk0(),
                 true,
-                prologue,
+                self.prologue,
                 None,
-                Some(Secret::new(ephemeral)),
+                Some(self.ephemeral.clone()),
                 None,
                 None,
             );
-            noise.push_psk(psk);
+            noise.push_psk(&self.psk.0);
             // The key is set, and the first message of NNpsk0 needs no other: it cannot
             // fail. Half a message would be refused like any other.
             let _ = noise.write_message(&[], message);
-            Self(noise)
+            noise
         }
 
         /// Takes message 2. `None`: it was not made with this pre-shared key.
         pub(in super::super) fn finish(
-            mut self,
+            self,
             message: &[u8; MESSAGE_2_LEN],
         ) -> Option<TransportKeys> {
-            self.0.read_message(message, &mut []).ok()?;
-            let (to_gateway, to_board) = self.0.get_ciphers();
+            let mut noise = self.write(&mut [0; MESSAGE_1_LEN]);
+            noise.read_message(message, &mut []).ok()?;
+            let (to_gateway, to_board) = noise.get_ciphers();
             Some(TransportKeys {
                 send: *to_gateway.extract().0.bytes(),
                 receive: *to_board.extract().0.bytes(),
             })
+        }
+    }
+
+    /// A key of one handshake with its public half, which is so computed once.
+    struct Pair {
+        secret: Secret,
+        public: [u8; 32],
+    }
+
+    impl U8Array for Pair {
+        fn new() -> Self {
+            Self::new_with(0)
+        }
+
+        fn new_with(byte: u8) -> Self {
+            Self {
+                secret: Secret::new_with(byte),
+                public: [byte; 32],
+            }
+        }
+
+        fn from_slice(bytes: &[u8]) -> Self {
+            let secret = Secret::from_slice(bytes);
+            Self {
+                public: public_key(&secret.0),
+                secret,
+            }
+        }
+
+        fn len() -> usize {
+            Secret::len()
+        }
+
+        fn as_slice(&self) -> &[u8] {
+            self.secret.as_slice()
+        }
+
+        fn as_mut(&mut self) -> &mut [u8] {
+            self.secret.as_mut()
+        }
+
+        fn clone(&self) -> Self {
+            Self {
+                secret: U8Array::clone(&self.secret),
+                public: self.public,
+            }
         }
     }
 
@@ -107,7 +177,7 @@ mod half {
     enum X25519 {}
 
     impl DH for X25519 {
-        type Key = Secret;
+        type Key = Pair;
         type Pubkey = [u8; 32];
         type Output = Secret;
 
@@ -115,18 +185,18 @@ mod half {
             "25519"
         }
 
-        fn genkey() -> Secret {
+        fn genkey() -> Pair {
             // The handshake is always given its ephemeral key; a board's random
             // source is a parameter of the client and cannot be reached from here.
             unreachable!("the ephemeral key is set before the first message")
         }
 
-        fn pubkey(key: &Secret) -> [u8; 32] {
-            public_key(&key.0)
+        fn pubkey(key: &Pair) -> [u8; 32] {
+            key.public
         }
 
-        fn dh(key: &Secret, public: &[u8; 32]) -> Result<Secret, ()> {
-            shared_secret(&key.0, public).map(Secret).ok_or(())
+        fn dh(key: &Pair, public: &[u8; 32]) -> Result<Secret, ()> {
+            shared_secret(&key.secret.0, public).map(Secret).ok_or(())
         }
     }
 
@@ -211,7 +281,7 @@ mod half {
 
 #[cfg(dialhome_stub_crypto)]
 mod half {
-    use super::{MESSAGE_1_LEN, MESSAGE_2_LEN, TransportKeys};
+    use super::{MESSAGE_1_LEN, MESSAGE_2_LEN, PREAMBLE_LEN, TransportKeys};
 
     /// No handshake at all.
     pub(in super::super) struct Handshake([u8; 32]);
@@ -219,7 +289,7 @@ mod half {
     impl Handshake {
         /// Makes no message at all.
         pub(in super::super) fn start(
-            prologue: &[u8],
+            prologue: [u8; PREAMBLE_LEN],
             psk: &[u8; 32],
             ephemeral: [u8; 32],
             message: &mut [u8; MESSAGE_1_LEN],

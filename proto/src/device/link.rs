@@ -71,18 +71,19 @@ pub enum LinkState {
 /// Waits between dials.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Backoff {
-    first_ms: u64,
-    max_ms: u64,
+    first_ms: u32,
+    max_ms: u32,
     attempts: u8,
     superseded: u8,
     random: u64,
 }
 
 impl Backoff {
-    pub(super) const fn new(first_ms: u64, max_ms: u64, seed: u64) -> Self {
+    /// No wait is above 49 days.
+    pub(super) fn new(first_ms: u64, max_ms: u64, seed: u64) -> Self {
         Self {
-            first_ms,
-            max_ms,
+            first_ms: u32::try_from(first_ms).unwrap_or(u32::MAX),
+            max_ms: u32::try_from(max_ms).unwrap_or(u32::MAX),
             attempts: 0,
             superseded: 0,
             random: seed,
@@ -100,18 +101,14 @@ impl Backoff {
 
     /// Full jitter: anywhere from 0 to the wait that this attempt allows.
     pub(super) fn next_ms(&mut self) -> u64 {
-        let doubled = self
-            .first_ms
-            .checked_shl(u32::from(self.attempts))
-            .unwrap_or(u64::MAX);
         // A shift that loses bits would come out small.
         let most = if u32::from(self.attempts) >= self.first_ms.leading_zeros() {
             self.max_ms
         } else {
-            doubled.min(self.max_ms)
+            (self.first_ms << self.attempts).min(self.max_ms)
         };
         self.attempts = self.attempts.saturating_add(1);
-        self.draw(most)
+        self.draw(most.into())
     }
 
     /// The wait after a Close.
@@ -123,7 +120,7 @@ impl Backoff {
             return told.max(least) + self.draw(least / 4);
         }
         if code == CloseCode::REKEY {
-            return told + self.draw(self.first_ms);
+            return told + self.draw(self.first_ms.into());
         }
         told + self.next_ms()
     }
@@ -132,7 +129,7 @@ impl Backoff {
     pub(super) fn after_refusal(&mut self, retry_after_s: u16) -> u64 {
         // Nobody has signed it: it counts for no more than the board's own longest wait.
         let told = u64::from(retry_after_s) * 1000;
-        told.min(self.max_ms) + self.next_ms()
+        told.min(self.max_ms.into()) + self.next_ms()
     }
 
     fn draw(&mut self, most: u64) -> u64 {

@@ -5,7 +5,7 @@ use super::config::{COMPONENTS, Config, Facts, RunningImage};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
 use super::outbox::Said;
 use super::proof::Proof;
-use super::receiving::Todo;
+use super::receiving::{Todo, round_up};
 use super::stage::Stage;
 use super::transmit::Out;
 use super::work::{BootAction, Work};
@@ -18,7 +18,7 @@ use crate::time::Millis;
 use heapless::{Deque, Vec};
 
 /// Frames that may wait to be sent.
-const OUT_MAX: usize = 8;
+const OUT_MAX: usize = 6;
 /// A record is taken only while so many places are free: none causes more frames.
 const OUT_ROOM: usize = 3;
 
@@ -360,7 +360,7 @@ impl<'c> Machine<'c> {
                 unit,
                 ..
             } => {
-                let len = (until - erased).min(super::offer::SLICE.next_multiple_of(*unit));
+                let len = (until - erased).min(round_up(super::offer::SLICE, *unit));
                 Some(Work::Erase {
                     offset: *erased,
                     len,
@@ -632,7 +632,9 @@ impl<'c> Machine<'c> {
 
     fn advise_ping(&mut self, ping_s: u32) {
         if ping_s != 0 {
-            self.ping_s = ping_s.clamp(self.config.ping_s_min, *crate::limits::PING_S.end());
+            self.ping_s = ping_s
+                .min(*crate::limits::PING_S.end())
+                .max(self.config.ping_s_min);
         }
     }
 

@@ -5,7 +5,7 @@ use super::config::COMPONENTS;
 use super::machine::{Active, Machine};
 use super::outbox::Said;
 use super::proof::Proof;
-use super::receiving::{Outcome, Receiving};
+use super::receiving::{Outcome, Receiving, round_up};
 use super::stage::Stage;
 use super::transmit::Out;
 use crate::code::{ByeReason, DigestFrom, Reason, Statement};
@@ -250,17 +250,17 @@ impl Machine<'_> {
         }
         // What may have been written behind the claim must be erased again, and no more.
         let unit = component.erase_unit.max(1);
-        let end = size.next_multiple_of(unit);
+        let end = round_up(size, unit);
         let until = match (prepared, self.clean_from) {
             (false, _) => end,
-            (true, Some(clean_from)) => clean_from.next_multiple_of(unit).clamp(committed, end),
+            (true, Some(clean_from)) => round_up(clean_from, unit).max(committed).min(end),
             (true, None) => committed
                 .saturating_add(component.claim_every)
                 .saturating_add(component.window)
                 .saturating_add(2 * unit)
                 .min(end),
         };
-        let until = until.next_multiple_of(unit).min(end);
+        let until = round_up(until, unit).min(end);
         self.stage = Stage::Preparing {
             opened: false,
             erased: committed,
@@ -365,9 +365,7 @@ impl Machine<'_> {
                 },
                 Ok(()),
             ) => {
-                *erased = erased
-                    .saturating_add(SLICE.next_multiple_of(*unit))
-                    .min(*until);
+                *erased = erased.saturating_add(round_up(SLICE, *unit)).min(*until);
                 if erased == until {
                     self.prepared(now);
                 } else {
@@ -720,27 +718,25 @@ impl Machine<'_> {
     }
 
     pub(super) fn component_facts(&self) -> Vec<ComponentFacts, COMPONENTS> {
-        let images = self.cells.images.iter();
-        let known = self
-            .config
-            .components
-            .iter()
-            .zip(self.running.iter())
-            .zip(images);
-        known
-            .map(|((config, running), image)| ComponentFacts {
+        let mut all = Vec::new();
+        let known = self.running.iter().zip(&self.cells.images);
+        for (config, (running, image)) in self.config.components.iter().zip(known) {
+            let runs_image = image.is(&running.digest);
+            let known = running.digest_from != DigestFrom::UNKNOWN;
+            // As long as the tables that it is made of.
+            let _ = all.push(ComponentFacts {
                 component: config.component,
                 slot_size: config.slot_size,
-                running_digest: (running.digest_from != DigestFrom::UNKNOWN)
-                    .then_some(running.digest),
-                running_counter: if image.is(&running.digest) {
+                running_digest: known.then_some(running.digest),
+                running_counter: if runs_image {
                     image.counter
                 } else {
                     running.counter
                 },
                 floor: image.floor,
-            })
-            .collect()
+            });
+        }
+        all
     }
 
     /// The image that runs is now a confirmed one.

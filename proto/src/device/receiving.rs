@@ -13,6 +13,14 @@ pub(super) struct Span {
     pub(super) len: u32,
 }
 
+/// `value`, or the next multiple of `unit` above it.
+pub(super) const fn round_up(value: u32, unit: u32) -> u32 {
+    match value.checked_rem(unit) {
+        None | Some(0) => value,
+        Some(over) => value.saturating_add(unit - over),
+    }
+}
+
 /// The storage step that is under way or comes next.
 #[derive(Clone, Debug)]
 enum Step {
@@ -225,7 +233,7 @@ impl Receiving {
                     return Outcome::BadFlash;
                 }
                 let from = self.committed;
-                let end = end.next_multiple_of(self.erase_unit);
+                let end = round_up(end, self.erase_unit);
                 self.written = from;
                 self.rewinding = true;
                 self.step = Step::Erasing {
@@ -264,7 +272,10 @@ impl Receiving {
         if self.written == self.size {
             self.size
         } else {
-            self.written - self.written % self.erase_unit
+            match self.written.checked_rem(self.erase_unit) {
+                Some(over) => self.written - over,
+                None => self.written,
+            }
         }
     }
 

@@ -6,11 +6,10 @@ pub mod whole;
 
 use core::ptr;
 use dialhome_device::boot::{Activation, Boot, BootError, Restart, Running};
-use dialhome_device::journal::{Journal, JournalError};
 use dialhome_device::rng::Rng;
-use dialhome_device::slot::{Geometry, Slot, SlotError};
 use dialhome_device::transport::{LinkFacts, Transport};
 use dialhome_proto::code::{BootReason, SelfTest};
+use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
 
 /// A word that the compiler knows nothing about.
 #[must_use]
@@ -74,63 +73,42 @@ impl Transport for Opaque {
     }
 }
 
-impl Slot for Opaque {
-    fn geometry(&self) -> Geometry {
-        Geometry {
-            size: word(),
-            write_unit: 64,
-            erase_unit: 256,
-        }
-    }
+impl ErrorType for Opaque {
+    type Error = NorFlashErrorKind;
+}
 
-    fn prepare(&mut self, size: u32) -> Result<(), SlotError> {
-        if word() == size {
-            Ok(())
-        } else {
-            Err(SlotError::Io)
-        }
-    }
-
-    fn erase(&mut self, offset: u32, len: u32) -> Result<(), SlotError> {
-        self.prepare(offset ^ len)
-    }
-
-    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), SlotError> {
-        sink(bytes);
-        self.prepare(offset)
-    }
-
-    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), SlotError> {
-        source(bytes);
-        self.prepare(offset)
-    }
-
-    fn flush(&mut self) -> Result<(), SlotError> {
-        self.prepare(0)
+fn done() -> Result<(), NorFlashErrorKind> {
+    if word() == 0 {
+        Ok(())
+    } else {
+        Err(NorFlashErrorKind::Other)
     }
 }
 
-impl Journal for Opaque {
-    fn load(&mut self, cell: u8, buffer: &mut [u8]) -> Result<Option<usize>, JournalError> {
-        source(buffer);
-        match word() {
-            0 => Ok(None),
-            1 => Ok(Some(index() + usize::from(cell))),
-            _ => Err(JournalError::Damaged),
-        }
+impl ReadNorFlash for Opaque {
+    const READ_SIZE: usize = 1;
+
+    fn read(&mut self, _: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+        source(bytes);
+        done()
     }
 
-    fn store(&mut self, cell: u8, value: &[u8]) -> Result<(), JournalError> {
-        sink(value);
-        if word() == u32::from(cell) {
-            Ok(())
-        } else {
-            Err(JournalError::Io)
-        }
+    fn capacity(&self) -> usize {
+        256 * 1024
+    }
+}
+
+impl NorFlash for Opaque {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = 256;
+
+    fn erase(&mut self, _: u32, _: u32) -> Result<(), NorFlashErrorKind> {
+        done()
     }
 
-    fn erase(&mut self, cell: u8) -> Result<(), JournalError> {
-        self.store(cell, &[])
+    fn write(&mut self, _: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
+        sink(bytes);
+        done()
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Opaque, sink, word};
 use core::mem::MaybeUninit;
 use core::ptr;
 use dialhome_device::client::{Client, Parts, Provision};
+use dialhome_device::nor::{JournalLayout, NorJournal, NorSlot};
 use dialhome_proto::device::{ComponentConfig, Config};
 use dialhome_proto::link::DeviceKey;
 use dialhome_proto::time::Millis;
@@ -13,7 +14,10 @@ use heapless::Vec;
 /// Record length included: a "1 KiB board".
 const RX: usize = 1090;
 
-type Whole = Client<'static, Opaque, Opaque, Opaque, Opaque, Opaque, RX>;
+type Whole = Client<'static, Opaque, NorSlot<Opaque>, NorJournal<Opaque>, Opaque, Opaque, RX>;
+
+/// 8 writes to each erase unit of 256 bytes, as on a SAMD21.
+const JOURNAL: JournalLayout = JournalLayout::least(256, JournalLayout::granule(4, 256, 8), 1);
 
 /// The board's static memory: the client and nothing else.
 static mut CLIENT: MaybeUninit<Whole> = MaybeUninit::uninit();
@@ -64,12 +68,15 @@ fn now() -> Millis {
     Millis(u64::from(word()))
 }
 
-/// Runs the client for ever.
-pub fn run() -> ! {
+/// Runs the client for ever; returns only where the journal's layout is wrong.
+pub fn run() {
+    let Some(journal) = NorJournal::new(Opaque, &JOURNAL) else {
+        return;
+    };
     let parts = Parts {
         transport: Opaque,
-        slot: Opaque,
-        journal: Opaque,
+        slot: NorSlot::new(Opaque, 120 * 1024, 64),
+        journal,
         boot: Opaque,
         rng: Opaque,
     };

@@ -7,7 +7,10 @@ use cortex_m_rt::entry;
 
 #[entry]
 fn main() -> ! {
-    dialhome_board_size::whole::run()
+    dialhome_board_size::whole::run();
+    loop {
+        let _ = dialhome_board_size::word();
+    }
 }
 
 #[panic_handler]
