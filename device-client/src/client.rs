@@ -76,10 +76,6 @@ pub struct Wake {
 }
 
 /// The connection's cryptography: a handshake under way, then the records' keys.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, and no heap to put its handshake on"
-)]
 enum Session {
     None,
     Shaking(Initiator),
