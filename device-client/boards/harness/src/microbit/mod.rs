@@ -211,3 +211,27 @@ async fn save(machine: &mut Qemu, folder: &Path) -> Result<Flash, Error> {
     }
     Ok(Flash(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readme_has_the_map() {
+        let readme = include_str!("../../../microbit/README.md");
+        let parts = [
+            ("bootloader", map::BOOTLOADER),
+            ("state", map::STATE),
+            ("active", map::ACTIVE),
+            ("download", map::DOWNLOAD),
+            ("journal", map::JOURNAL),
+            ("provision", map::PROVISION),
+            ("settings", map::SETTINGS),
+        ];
+        for (name, part) in parts {
+            let (start, end, len) = (part.start, part.end(), part.len / 1024);
+            let row = format!("| {name} | {start:#07x} | {end:#07x} | {len} |");
+            assert!(readme.contains(&row), "no row `{row}`");
+        }
+    }
+}

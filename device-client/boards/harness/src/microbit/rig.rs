@@ -48,6 +48,8 @@ pub struct Rig {
     pub flash: Flash,
     /// The image of version 1.0.0.
     pub first: Vec<u8>,
+    /// Bytes of the bootloader.
+    pub bootloader_len: usize,
     machine: Option<Qemu>,
     built: Image,
 }
@@ -100,6 +102,7 @@ impl Rig {
             modem,
             flash,
             first,
+            bootloader_len: bootloader.bytes.len(),
             machine: None,
             built,
         })
@@ -221,6 +224,20 @@ impl Rig {
         options: &[&str],
     ) -> Result<Added, Error> {
         let bytes = self.built.variant(version, counter, behaviour)?.bytes;
+        self.add(version, counter, bytes, options).await
+    }
+
+    /// Any bytes, as an image that the gateway holds.
+    ///
+    /// # Errors
+    /// The gateway refused it.
+    pub async fn add(
+        &self,
+        version: &str,
+        counter: u64,
+        bytes: Vec<u8>,
+        options: &[&str],
+    ) -> Result<Added, Error> {
         let name = self.bench.image(version, counter, &bytes, options).await?;
         Ok(Added { name, bytes })
     }

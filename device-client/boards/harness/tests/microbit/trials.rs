@@ -3,8 +3,10 @@
 use dialhome_board_harness::Error;
 use dialhome_board_harness::firmware::Behaviour;
 use dialhome_board_harness::microbit::Settings;
-use dialhome_board_harness::microbit::rig::{BOARD, Rig, quick_modem};
+use dialhome_board_harness::microbit::rig::{BOARD, Rig, quick_modem, report};
 use dialhome_board_harness::site::PATIENCE;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 
 use super::{STACK_MAX, deepest_stack, ended, first_is_back, update};
 
@@ -22,6 +24,11 @@ async fn an_update_is_confirmed_by_the_image_that_runs() -> Result<(), Error> {
     let bytes = update(&rig, "3.0.0", 3).await?;
     assert!(rig.look().await?.runs(&bytes));
     let stack = deepest_stack(&mut rig)?;
+    report(&format!(
+        "microbit: {} bytes of bootloader, {} of image, {stack} of stack at the deepest",
+        rig.bootloader_len,
+        bytes.len()
+    ));
     assert!(stack <= STACK_MAX, "{stack} bytes of stack");
     Ok(())
 }
@@ -101,4 +108,16 @@ async fn an_image_that_never_dials_goes_back() -> Result<(), Error> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_whose_self_test_fails_goes_back() -> Result<(), Error> {
     goes_back(Behaviour::FailsSelfTest, &[], false, "self_test").await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_no_program_go_back() -> Result<(), Error> {
+    let mut rig = Rig::start(&Settings::QUICK, quick_modem()).await?;
+    let mut bytes = vec![0; 30_000];
+    StdRng::seed_from_u64(7).fill_bytes(&mut bytes);
+    let image = rig.add("2.0.0", 2, bytes, &[]).await?;
+    let id = rig.bench.push_no_wait(BOARD, &image.name, &[]).await?;
+    let update = rig.bench.ends(&id).await?;
+    ended(&rig, &update, "reverted", "crashed");
+    first_is_back(&mut rig).await
 }

@@ -61,6 +61,7 @@ fn main() -> ! {
     let clock: &'static Clock = keep!(Clock = must(Clock::start(), "clock"));
     clock::enable_interrupt();
     let client = start(clock, why);
+    console::number("stack room", stack::room());
     serve(client, clock, why)
 }
 
