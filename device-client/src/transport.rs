@@ -54,13 +54,6 @@ pub trait Transport {
 
     /// What Hello says about the link; asked after each `connect` that succeeded.
     fn facts(&self) -> LinkFacts<'_>;
-
-    /// How long sent bytes may stay unacknowledged by the other end's network stack
-    /// before the connection counts as broken, in milliseconds (TCP_USER_TIMEOUT): the
-    /// ack deadline in a transfer, one ping interval otherwise. Holds for this
-    /// connection and later ones. A transport without such a timer does nothing: the
-    /// client's own deadlines stand behind it.
-    fn set_unacknowledged_ms_max(&mut self, _ms: u32) {}
 }
 
 /// What a board knows about its link (Hello, spec/frames.md section 3).

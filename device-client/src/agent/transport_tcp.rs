@@ -28,6 +28,10 @@ use crate::transport::{LinkFacts, Transport};
 /// How often a wait looks whether the process was asked to end.
 const GLANCE: Duration = Duration::from_millis(200);
 
+/// Time that the kernel lets sent bytes go unacknowledged before the connection is lost,
+/// in milliseconds, as at the gateway: between two acks of a transfer there is less.
+const UNACKNOWLEDGED_MS_MAX: u32 = 120_000;
+
 /// A TCP connection to a gateway.
 ///
 /// `connect` looks the name up and tries every address of it, IPv6 and IPv4, all within
@@ -40,7 +44,6 @@ pub struct TcpTransport {
     addresses: Vec<SocketAddr>,
     /// A lookup that took longer than its dial; the resolver cannot be stopped.
     lookup: Option<Lookup>,
-    unacknowledged_ms_max: u32,
     connect_time: Duration,
     link: Link,
     network: String,
@@ -112,7 +115,6 @@ impl TcpTransport {
             stream: None,
             addresses: Vec::new(),
             lookup: None,
-            unacknowledged_ms_max: 0,
             connect_time,
             link,
             network: network.to_owned(),
@@ -231,7 +233,7 @@ impl TcpTransport {
             match self.open(*address, Instant::now() + left / others) {
                 Ok(Some(stream)) => {
                     self.stream = Some(stream);
-                    self.apply_unacknowledged();
+                    self.bound_unacknowledged();
                     return Ok(());
                 }
                 Ok(None) => {}
@@ -246,10 +248,9 @@ impl TcpTransport {
         self.stream.as_mut().ok_or(TcpError::Closed)
     }
 
-    fn apply_unacknowledged(&self) {
+    fn bound_unacknowledged(&self) {
         if let Some(stream) = &self.stream
-            && self.unacknowledged_ms_max > 0
-            && let Err(error) = sockopt::set_tcp_user_timeout(stream, self.unacknowledged_ms_max)
+            && let Err(error) = sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)
         {
             // The client's own deadlines stand behind it.
             tracing::debug!(%error, "TCP_USER_TIMEOUT");
@@ -322,11 +323,6 @@ impl Transport for TcpTransport {
             network: &self.network,
             signal_dbm: LinkFacts::UNKNOWN.signal_dbm,
         }
-    }
-
-    fn set_unacknowledged_ms_max(&mut self, ms: u32) {
-        self.unacknowledged_ms_max = ms;
-        self.apply_unacknowledged();
     }
 }
 
@@ -581,9 +577,8 @@ mod tests {
 
     #[test]
     fn the_user_timeout_reaches_the_socket() {
-        let (mut transport, _gateway) = connected("127.0.0.1:0").unwrap();
-        transport.set_unacknowledged_ms_max(61_000);
+        let (transport, _gateway) = connected("127.0.0.1:0").unwrap();
         let stream = transport.stream.as_ref().unwrap();
-        assert_eq!(sockopt::tcp_user_timeout(stream), Ok(61_000));
+        assert_eq!(sockopt::tcp_user_timeout(stream), Ok(UNACKNOWLEDGED_MS_MAX));
     }
 }
