@@ -129,12 +129,28 @@ impl Flash {
     }
 }
 
+/// How fast the core runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as this machine can.
+    #[default]
+    Unpaced,
+    /// About as the chip: an instruction takes 64 ns.
+    Chip,
+}
+
 /// Starts a board with this flash and its UART at `modem`, a TCP port of this machine.
 /// It runs when this returns.
 ///
 /// # Errors
 /// QEMU did not start, or nobody listens on the port.
-pub async fn start(folder: &Path, log: &Path, flash: &Flash, modem: u16) -> Result<Qemu, Error> {
+pub async fn start(
+    folder: &Path,
+    log: &Path,
+    flash: &Flash,
+    modem: u16,
+    pace: Pace,
+) -> Result<Qemu, Error> {
     // Only these bytes are loaded again at a reset; nobody writes them.
     let kernel = folder.join("bootloader.bin");
     std::fs::write(&kernel, flash.part(map::BOOTLOADER)).map_err(Error::file(&kernel))?;
@@ -144,6 +160,9 @@ pub async fn start(folder: &Path, log: &Path, flash: &Flash, modem: u16) -> Resu
         "-serial".to_owned(),
         format!("tcp:127.0.0.1:{modem},nodelay=on"),
     ]);
+    if pace == Pace::Chip {
+        args.extend(["-icount".to_owned(), "shift=6,sleep=on".to_owned()]);
+    }
     let spec = Spec {
         machine: "microbit",
         kernel,

@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 
-use super::{BOOTLOADER, FIRMWARE, Flash, Settings, map};
+use super::{BOOTLOADER, FIRMWARE, Flash, Pace, Settings, map};
 use crate::Error;
 use crate::firmware::{self, Behaviour, Image};
 use crate::qemu::Qemu;
@@ -50,6 +50,8 @@ pub struct Rig {
     pub first: Vec<u8>,
     /// Bytes of the bootloader.
     pub bootloader_len: usize,
+    /// How fast the board runs when it is switched on.
+    pub pace: Pace,
     machine: Option<Qemu>,
     built: Image,
 }
@@ -103,6 +105,7 @@ impl Rig {
             flash,
             first,
             bootloader_len: bootloader.bytes.len(),
+            pace: Pace::Unpaced,
             machine: None,
             built,
         })
@@ -134,8 +137,8 @@ impl Rig {
     /// # Errors
     /// QEMU did not start.
     pub async fn switch_on(&mut self) -> Result<(), Error> {
-        let (folder, log) = (self.bench.path(), self.log());
-        let machine = super::start(folder, &log, &self.flash, self.modem.uart().port()).await?;
+        let (folder, log, modem) = (self.bench.path(), self.log(), self.modem.uart().port());
+        let machine = super::start(folder, &log, &self.flash, modem, self.pace).await?;
         self.machine = Some(machine);
         Ok(())
     }

@@ -51,6 +51,18 @@ async fn a_panic_is_told_and_undoes_nothing() -> Result<(), Error> {
     Ok(())
 }
 
+/// Resets the board whenever the new image starts. There is no watchdog in this emulation:
+/// this is it.
+async fn reset_until_old(rig: &mut Rig) -> Result<(), Error> {
+    loop {
+        let line = rig.machine()?.says(" starts, reason", PATIENCE).await?;
+        if line.starts_with("1.0.0") {
+            return Ok(());
+        }
+        rig.machine()?.reset().await?;
+    }
+}
+
 /// Pushes a bad image, resets the board whenever it runs for so many times, and sees the
 /// first image come back.
 async fn goes_back(
@@ -60,26 +72,11 @@ async fn goes_back(
     reason: &str,
 ) -> Result<(), Error> {
     let mut rig = Rig::start(&Settings::QUICK, quick_modem()).await?;
+    rig.machine()?.says("1.0.0 starts", PATIENCE).await?;
     let image = rig.image("2.0.0", 2, behaviour, options).await?;
     let id = rig.bench.push_no_wait(BOARD, &image.name, &[]).await?;
     if resets {
-        loop {
-            let line = rig.machine()?.says(" starts, reason", PATIENCE).await?;
-            if !line.starts_with("2.0.0") {
-                // The first line is that of the first start of all.
-                if rig
-                    .machine()?
-                    .lines()
-                    .iter()
-                    .any(|line| line.starts_with("2.0.0"))
-                {
-                    break;
-                }
-                continue;
-            }
-            // There is no watchdog in this emulation: this is it.
-            rig.machine()?.reset().await?;
-        }
+        reset_until_old(&mut rig).await?;
     }
     let update = rig.bench.ends(&id).await?;
     ended(&rig, &update, "reverted", reason);
