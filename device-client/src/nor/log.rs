@@ -4,7 +4,7 @@
 //! the body was written to its end. A bank becomes valid by its header, written after
 //! everything that it took over from the bank before; the header as well is written in
 //! pairs, so that its second half proves the first. A bank that was not begun since the
-//! last start is never written to, but for its header's second pair.
+//! last start is never written to, but for another pair of headers.
 
 use super::PIECE;
 use crate::journal::JournalError;
@@ -13,8 +13,8 @@ use embedded_storage::nor_flash::NorFlash;
 
 /// Bytes of a record's head, of a seal and of a header, before they are padded.
 pub(crate) const MARK: u32 = 12;
-/// Places for a bank's header: two pairs.
-pub(crate) const HEADERS: u32 = 4;
+/// Places for a bank's header: three pairs.
+pub(crate) const HEADERS: u32 = 6;
 /// Cells are numbered below it.
 const CELLS: u8 = 32;
 /// The first byte of a header, and the format's version.
@@ -478,12 +478,17 @@ impl Log {
         if self.solid {
             return Ok(());
         }
-        // Where the second pair was tried before as well, two cuts fell into headers one
-        // after the other, and what could be done was done.
-        let spare = [2, 3].map(|place: u32| place.saturating_mul(self.granule()));
-        let [third, fourth] = spare;
-        if self.is_blank(flash, third)? && self.is_blank(flash, fourth)? {
-            self.write_headers(flash, self.bank, self.generation, 2)?;
+        // Where no pair is left, cuts fell into three headers one after the other, and what
+        // could be done was done.
+        for first in [2, 4] {
+            let mut blank = true;
+            for place in [first, first + 1] {
+                blank &= self.is_blank(flash, self.granule().saturating_mul(place))?;
+            }
+            if blank {
+                self.write_headers(flash, self.bank, self.generation, first)?;
+                break;
+            }
         }
         self.solid = true;
         Ok(())

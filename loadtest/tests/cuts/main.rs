@@ -5,6 +5,7 @@
 //! A failing cut prints the flash, the image and the operation: the runs are deterministic.
 
 mod bad_flash;
+mod journal;
 mod sample;
 mod shapes;
 mod sweep;
