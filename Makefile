@@ -2,12 +2,13 @@
 #
 #   make demo [IMAGE=FILE]   a gateway and three boards behind a hostile link, on this machine
 #   make test                everything: installs what the tests need, runs all of them, says what each took
+#   make board-test          the boards' firmware in QEMU against a real gateway [CUTS=N: more power cuts]
 #   make check               the quick part of it: format, lints, tidiness
 #   make bench [BENCH=NAME]  benchmarks: handshake, deliver, air (needs root), idle
 #   make size                what the client costs on a Cortex-M0, against its budgets
 #   make build               both programs, with the profile that the demo and the tests use
 
-.PHONY: all build demo test check bench size clean
+.PHONY: all build demo test board-test check bench size clean
 
 all: build
 
@@ -19,6 +20,11 @@ demo: build
 
 test:
 	@.ci/test all
+
+board-test:
+	@.ci/prepare
+	cargo build --bins -p dialhome-gateway -p dialhome-device
+	cargo test -p dialhome-board-harness --no-fail-fast -- --show-output
 
 check:
 	@.ci/test quick

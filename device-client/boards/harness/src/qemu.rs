@@ -295,7 +295,13 @@ impl Qemu {
     /// # Errors
     /// As [`Self::command`].
     pub async fn reset(&mut self) -> Result<(), Error> {
+        // What holds for the guest's own reset would hold for this one as well.
+        self.command("set-action", json!({ "reboot": "reset" }))
+            .await?;
         self.command("system_reset", json!({})).await?;
+        self.event("RESET", ANSWER_WITHIN).await?;
+        self.command("set-action", json!({ "reboot": "shutdown" }))
+            .await?;
         self.cont().await
     }
 

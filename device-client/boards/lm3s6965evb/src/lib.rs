@@ -1,2 +1,0 @@
-//! Written later in this change.
-#![no_std]
