@@ -29,57 +29,59 @@ pub(super) struct Active {
     pub(super) place: u8,
 }
 
-/// The board's machine.
+/// The board's machine. Its small and busy fields come first: a Cortex-M0 reaches the first
+/// 124 bytes of a struct with one instruction, and needs three for the others.
+#[repr(C)]
 pub struct Machine<'c> {
-    pub(super) config: Config<'c>,
-    pub(super) cells: Cells,
-    pub(super) running: Vec<RunningImage, COMPONENTS>,
-    pub(super) link: LinkState,
-    pub(super) stage: Stage,
-    pub(super) active: Option<Active>,
-    pub(super) proof: Proof,
-    /// End of what was written in this boot; the slot is erased beyond it.
-    pub(super) clean_from: Option<u32>,
-    pub(super) claimed: u32,
-    pub(super) self_test: SelfTest,
-    /// Cells that the journal has refused, and when they are handed to it again.
-    pub(super) failed: u16,
-    store_again_at: Millis,
-    /// Epoch and number of the gateways before the statement that is being stored.
-    pub(super) gateways_before: (u32, u8),
-    /// When the last chunk came, or the window opened.
-    pub(super) chunk_at: Millis,
-    pub(super) trial_seen: Millis,
+    /// The journal's identity cannot be read: images are refused.
+    pub(super) identity_lost: bool,
+    /// A gateways statement in the buffer waits for its check.
+    pub(super) gateways_due: bool,
+    pub(super) hello_due: bool,
     pub(super) linked: bool,
     /// A dial failed in this boot although the link was up.
     pub(super) trial_heard_link: bool,
-    pub(super) progress_due: Millis,
-    pub(super) ping_s: u32,
-    pub(super) facts: Facts,
-    pub(super) backoff: Backoff,
-    pub(super) statement: (u16, u16),
-    /// A gateways statement in the buffer waits for its check.
-    pub(super) gateways_due: bool,
-    pub(super) out: Deque<Out, OUT_MAX>,
-    pub(super) dirty: u16,
-    pub(super) work: Option<Work>,
-    pub(super) restate: u8,
-    pub(super) hello_due: bool,
+    pub(super) self_test: SelfTest,
     list: GatewayList,
     place: u8,
     key: KeyUse,
     /// Refused keys in a row; a session under the key in force ends the count.
     refusals: u8,
-    /// The journal's identity cannot be read: images are refused.
-    pub(super) identity_lost: bool,
-    pub(super) failed_dials: u32,
     pub(super) last_close: CloseCode,
-    online_since: Millis,
-    pub(super) sent_at: Millis,
+    nonce: u8,
+    pub(super) restate: u8,
+    /// Cells that the journal has refused, and when they are handed to it again.
+    pub(super) failed: u16,
+    pub(super) dirty: u16,
+    pub(super) statement: (u16, u16),
+    pub(super) claimed: u32,
+    pub(super) ping_s: u32,
+    pub(super) failed_dials: u32,
+    rtt_ms: u32,
+    /// End of what was written in this boot; the slot is erased beyond it.
+    pub(super) clean_from: Option<u32>,
+    /// Epoch and number of the gateways before the statement that is being stored.
+    pub(super) gateways_before: (u32, u8),
+    pub(super) link: LinkState,
     /// When the Ping that waits for its Pong was sent; never: none waits.
     ping_at: Millis,
-    nonce: u8,
-    rtt_ms: u32,
+    pub(super) sent_at: Millis,
+    online_since: Millis,
+    pub(super) progress_due: Millis,
+    pub(super) trial_seen: Millis,
+    /// When the last chunk came, or the window opened.
+    pub(super) chunk_at: Millis,
+    store_again_at: Millis,
+    pub(super) active: Option<Active>,
+    pub(super) work: Option<Work>,
+    pub(super) backoff: Backoff,
+    pub(super) stage: Stage,
+    pub(super) facts: Facts,
+    pub(super) config: Config<'c>,
+    pub(super) out: Deque<Out, OUT_MAX>,
+    pub(super) running: Vec<RunningImage, COMPONENTS>,
+    pub(super) proof: Proof,
+    pub(super) cells: Cells,
 }
 
 // The board's memory rests on these (spec/limits.md); 32-bit boards need less.
