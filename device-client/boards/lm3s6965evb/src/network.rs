@@ -4,7 +4,6 @@
 use crate::clock::Clock;
 use crate::ethernet::Ethernet;
 use core::net::SocketAddrV4;
-use core::time::Duration as StdDuration;
 use dialhome_device::transport::{LinkFacts, Transport};
 use dialhome_proto::code::Link;
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
@@ -18,6 +17,8 @@ const ROUTER: Ipv4Address = Ipv4Address::new(10, 0, 2, 2);
 const CONNECT_MS: u64 = 10_000;
 /// Ports for connections of our own (RFC 6335).
 const FIRST_PORT: u16 = 49_152;
+/// Sent bytes that nobody acknowledges for so long end the connection.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(120);
 
 /// What went wrong.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +50,7 @@ impl<'a> Network<'a> {
     pub(crate) fn new(
         mut ethernet: Ethernet,
         mut sockets: SocketSet<'a>,
-        socket: Socket<'a>,
+        mut socket: Socket<'a>,
         clock: &'a Clock,
         noise: u64,
         broken: bool,
@@ -63,6 +64,7 @@ impl<'a> Network<'a> {
             let _ = addresses.push(IpCidr::new(IpAddress::Ipv4(OWN), 24));
         });
         let _ = interface.routes_mut().add_default_ipv4_route(ROUTER);
+        socket.set_timeout(Some(UNACKNOWLEDGED));
         let socket = sockets.add(socket);
         let [low, high, ..] = noise.to_le_bytes();
         Self {
@@ -171,10 +173,5 @@ impl Transport for Network<'_> {
             network: "qemu",
             signal_dbm: -128,
         }
-    }
-
-    fn set_unacknowledged_ms_max(&mut self, ms: u32) {
-        let limit = StdDuration::from_millis(u64::from(ms));
-        self.socket().set_timeout(Some(Duration::from(limit)));
     }
 }
