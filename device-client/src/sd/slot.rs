@@ -49,8 +49,12 @@ impl<D: Medium> Slot for SdSlot<'_, '_, D> {
             .map_err(|_| SlotError::Io)
     }
 
-    fn erase(&mut self, _offset: u32, _len: u32) -> Result<(), SlotError> {
-        Ok(())
+    fn erase(&mut self, offset: u32, len: u32) -> Result<(), SlotError> {
+        // A sector takes new bytes without it.
+        match offset.checked_add(len) {
+            Some(end) if end <= self.size => Ok(()),
+            _ => Err(SlotError::OutOfRange),
+        }
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), SlotError> {

@@ -5,6 +5,7 @@ mod example;
 mod linux;
 mod memory;
 mod nor;
+mod sd;
 
 use dialhome_device::conformance::{
     self, Board, Check, Context, Fault, Finding, SCRATCH_LEN, SecondImage, Stage, Verdict, What,
