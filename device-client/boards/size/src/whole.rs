@@ -87,8 +87,9 @@ pub fn run() {
             ptr::read_volatile(&raw const PROVISION),
         )
     };
+    let place = &raw mut CLIENT;
     // SAFETY: called once, from main; nothing else touches it.
-    let client = unsafe { &mut *(&raw mut CLIENT) };
+    let client = unsafe { &mut *place };
     let client = client.write(Client::start(config, provision, parts, now()));
     loop {
         let wake = client.poll(now());
