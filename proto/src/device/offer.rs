@@ -78,7 +78,16 @@ impl Machine<'_> {
     /// Whether an Offer or Resume of this update is looked at; answers it where not.
     fn may_take(&mut self, update: &UpdateId) -> bool {
         if self.cells.outbox.has_outcome_of(update) {
-            self.restate();
+            if !self.is_outbox_held() {
+                self.restate();
+            } else {
+                // Its outcome is not durable, and is not stated before; why not, is.
+                self.send(Out::Defer {
+                    update: *update,
+                    reason: Reason::STORAGE,
+                    for_s: 600,
+                });
+            }
             return false;
         }
         if self.identity_lost {

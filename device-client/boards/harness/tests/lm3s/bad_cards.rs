@@ -92,6 +92,35 @@ async fn a_card_that_keeps_nothing_is_told_and_the_board_dials_home() {
     storage_is_told(&rig, board).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_card_pulled_out_in_a_transfer_is_told_and_works_again_when_it_is_back() {
+    let bench = Bench::start(PRODUCT).await.unwrap();
+    let faults = Faults {
+        rate: Some(SLOW),
+        ..Faults::default()
+    };
+    let relay = bench.relay(faults).await.unwrap();
+    let rig = Rig::dialing(bench, relay.address().port()).await;
+    let board = rig.online().await;
+    let (_, name) = rig.image(2, Behaviour::Good, &[]).await;
+    let update = rig.bench.push_no_wait(ID, &name, &[]).await.unwrap();
+    relay.wait_until(|stats| stats.to_board > 30_000).await;
+    board.pull_card().await.unwrap();
+    let document = told(&rig, &update).await;
+    rig.bench.online(ID).await.unwrap();
+    // The card comes back, and somebody switches the board off and on.
+    let board = board.off().await.unwrap().start().await.unwrap();
+    rig.bench.online(ID).await.unwrap();
+    if document["state"] == "deferred" {
+        let cancel = ["update", "cancel", &update];
+        rig.bench.cli().json(&cancel).await.unwrap();
+        rig.bench.ends(&update).await.unwrap();
+    }
+    let (good, name) = rig.image(3, Behaviour::Good, &[]).await;
+    ended(&rig.push(&name).await, "confirmed", None);
+    assert!(board.off().await.unwrap().holds(&good));
+}
+
 /// From the first chunk to the last no sector of the file system changes, but only
 /// contents of the image's file and of the journal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
