@@ -157,7 +157,10 @@ impl Rig {
     ///
     /// # Errors
     /// As [`Self::cut`].
-    pub async fn cut_at(&mut self, wanted: impl Fn(Moment) -> bool) -> Result<Moment, Error> {
+    pub async fn cut_at(
+        &mut self,
+        mut wanted: impl FnMut(Moment) -> bool,
+    ) -> Result<Moment, Error> {
         let mut machine = self.machine.take().ok_or_else(|| self.is_off())?;
         let mut looks = 0;
         let moment = loop {

@@ -16,8 +16,10 @@ use super::confirmed;
 const CUTS: u32 = 50;
 /// Longest time between power and the next cut while an image is on its way.
 const AWAKE_MAX: Duration = Duration::from_millis(2500);
-/// A swap takes about so long here.
-const SWAP_MAX: Duration = Duration::from_millis(50);
+/// The bootloader goes on with a swap, and the client begins, within so much time.
+const START_MAX: Duration = Duration::from_millis(50);
+/// Looks at a board that swaps, at most, until the cut.
+const SWAP_LOOKS: i32 = 30;
 /// Bytes that are sent again after a cut, at most: one interval of the journal, and one
 /// window.
 const AGAIN_MAX: u64 = 2 * 8192;
@@ -26,19 +28,30 @@ const UPDATE_CUTS_MAX: u32 = 30;
 
 /// Cuts the power at any instant; at any while the core is busy; soon after power; or soon
 /// after the board has reset itself (the bootloader swaps then), if it does.
-async fn cut(rig: &mut Rig, dice: &mut StdRng) -> Result<Moment, Error> {
+async fn cut(rig: &mut Rig, dice: &mut StdRng, swaps_soon: bool) -> Result<Moment, Error> {
     let part: f64 = dice.random_range(0.0..1.0);
-    match dice.random_range(0..4) {
+    let kind = if swaps_soon && dice.random_bool(0.6) {
+        3
+    } else {
+        dice.random_range(0..4)
+    };
+    match kind {
         0 => sleep(AWAKE_MAX.mul_f64(part)).await,
         1 => {
             sleep(AWAKE_MAX.mul_f64(part)).await;
             return rig.cut_at(|moment| moment != Moment::Asleep).await;
         }
-        2 => sleep(SWAP_MAX.mul_f64(part)).await,
+        2 => sleep(START_MAX.mul_f64(part)).await,
         _ => {
             let machine = rig.machine()?;
             if machine.event("RESET", AWAKE_MAX).await.is_ok() {
-                sleep(SWAP_MAX.mul_f64(part)).await;
+                // The bootloader is soon done: each look lets it go on a little.
+                let mut looks = dice.random_range(0..SWAP_LOOKS);
+                let chosen = |moment| {
+                    looks -= 1;
+                    looks <= 0 || moment != Moment::Bootloader
+                };
+                return rig.cut_at(chosen).await;
             }
         }
     }
@@ -62,8 +75,9 @@ async fn power_cuts_lose_no_update() -> Result<(), Error> {
             .await?;
         let id = rig.bench.push_no_wait(BOARD, &image.name, &[]).await?;
         let before = cuts;
+        let mut swaps_soon = false;
         for _ in 0..UPDATE_CUTS_MAX {
-            let moment = cut(&mut rig, &mut dice).await?;
+            let moment = cut(&mut rig, &mut dice, swaps_soon).await?;
             if dice.random_bool(0.1) {
                 // The modem hangs on the same supply: its connections end without a word.
                 let answer = rig.modem.order("cut_power 50");
@@ -77,6 +91,8 @@ async fn power_cuts_lose_no_update() -> Result<(), Error> {
             }
             rig.switch_on().await?;
             let show = rig.bench.cli().json(&["update", "show", &id]).await?;
+            let committed = show["committed"].as_u64().unwrap_or(0);
+            swaps_soon = committed > image.bytes.len() as u64 / 2;
             if cuts >= wanted || show["state"] == "confirmed" {
                 break;
             }
