@@ -321,6 +321,6 @@ mod tests {
 
     #[test]
     fn its_state_is_small() {
-        assert!(size_of::<NorJournal<()>>() <= 100);
+        assert_eq!(size_of::<NorJournal<()>>(), 56);
     }
 }
