@@ -17,6 +17,8 @@ const PUMP_MAX: usize = 512;
 const QUIET_MS: u32 = 150;
 /// So often is a quiet line waited for.
 const QUIET_TRIES: u8 = 10;
+/// A write of a few bytes that takes so many milliseconds is waiting for the modem.
+const SLOW_MS: u32 = 8;
 
 /// A serial line to a modem.
 ///
@@ -25,7 +27,8 @@ const QUIET_TRIES: u8 = 10;
 /// unasked lines may come while the board computes. An error of `read` (an overrun, a
 /// framing error) counts as a byte that was lost. `write` may wait until the line has
 /// taken the bytes, but not for ever: a modem that holds CTS back for more than a second
-/// is an error.
+/// is an error. After an error nothing more is written of that command: it counts as one
+/// without an answer.
 pub trait Uart: Read + Write + ReadReady {}
 
 impl<U: Read + Write + ReadReady> Uart for U {}
@@ -36,7 +39,8 @@ pub trait Host {
     fn millis(&mut self) -> u32;
 
     /// Called again and again while the modem is waited for: rest until an interrupt,
-    /// feed the watchdog. Must return within a few milliseconds.
+    /// feed the watchdog. Must return within a few milliseconds. While a modem takes bytes
+    /// slowly or not at all, up to 3 s may pass between two calls.
     fn idle(&mut self) {}
 
     /// Resets the modem by its reset or power pin, within a second or two; false: this
@@ -59,7 +63,8 @@ pub enum Fault {
     Garbled,
     /// Not registered in a network.
     NoLink,
-    /// The gateway's name is not one that can be given to a modem.
+    /// The gateway's name, or a text of the configuration, is not one that can be given to
+    /// a modem.
     BadName,
 }
 
@@ -101,6 +106,9 @@ pub struct At<U, H, M> {
     ended: bool,
     /// A byte has come since this was last put to false.
     heard: bool,
+    /// The line takes no bytes: the rest of the command is not written, and no answer
+    /// waited for.
+    stuck: bool,
     /// No wait lasts longer than this, whatever it was given.
     limit: u32,
     pub(super) signs: Signs,
@@ -118,6 +126,7 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
             len: 0,
             ended: false,
             heard: false,
+            stuck: false,
             limit: 0,
             signs: Signs {
                 socket: NO_SOCKET,
@@ -156,9 +165,17 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
         // In small pieces, and reading meanwhile: a small receive FIFO does not run over.
         // Not behind the last piece, where an answer may follow.
         for piece in bytes.chunks(4) {
+            if self.stuck {
+                return;
+            }
             self.pump();
-            // A byte that did not leave shows as a command without an answer.
-            let _ = self.uart.write_all(piece);
+            let start = self.host.millis();
+            self.stuck = self.uart.write_all(piece).is_err();
+            let end = self.host.millis();
+            if end.wrapping_sub(start) >= SLOW_MS {
+                self.host.idle();
+                self.stuck |= is_past(end, self.limit);
+            }
         }
     }
 
@@ -190,7 +207,9 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
     /// Ends the command; what came before it is of no more interest.
     pub fn end(&mut self) {
         self.put(b"\r");
-        let _ = self.uart.flush();
+        if !self.stuck {
+            self.stuck = self.uart.flush().is_err();
+        }
     }
 
     /// Sends a command, or the rest of one, and waits for its result.
@@ -296,8 +315,12 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
     /// The next byte as it comes.
     ///
     /// # Errors
-    /// `NoAnswer` when the time has come.
+    /// `NoAnswer` when the time has come, or when the command before did not leave.
     pub fn byte(&mut self, due: u32) -> Result<u8, Fault> {
+        // The next command tries the line again.
+        if core::mem::take(&mut self.stuck) {
+            return Err(Fault::NoAnswer);
+        }
         loop {
             // Looked at for every byte: a modem that never stops sending ends as well.
             if self.is_due(due) {
@@ -359,11 +382,21 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
             tries = tries.wrapping_add(1);
             if tries == FILL_AFTER {
                 // It may still wait for data of a write whose bytes were lost.
-                for _ in 0..M::WRITE_MAX {
-                    self.put(b"\r");
+                for _ in 0..M::WRITE_MAX.div_ceil(4) {
+                    if self.stuck || self.is_due(due) {
+                        break;
+                    }
+                    self.put(b"\r\r\r\r");
                 }
+                self.stuck = false;
             }
         }
+        self.quiet();
+        Ok(())
+    }
+
+    /// Waits until the line has been quiet for a moment, but not for ever.
+    pub(super) fn quiet(&mut self) {
         for _ in 0..QUIET_TRIES {
             self.heard = false;
             self.pause(QUIET_MS);
@@ -371,7 +404,6 @@ impl<U: Uart, H: Host, M: Model> At<U, H, M> {
                 break;
             }
         }
-        Ok(())
     }
 
     fn try_at(&mut self) -> Result<(), Fault> {

@@ -51,8 +51,9 @@
 //!
 //! # Time
 //! `connect` ends within [`Config::connect_ms`], and the time that `Host::reset_modem` takes
-//! and that the last bytes need on the line (1 KB at most); `send`, `receive` and `close` within [`CALL_MS`] each, and mostly within the time
-//! that the bytes need on the line. `receive` asks the modem only where there is reason to.
+//! and that the last bytes need on the line (1 KB at most); `send`, `receive` and `close`
+//! within [`CALL_MS`] each, and mostly within the time that the bytes need on the line. A
+//! modem that holds CTS back adds 3 s at most to each. `receive` asks the modem only where there is reason to.
 //! Call `Client::poll` when [`Modem::has_news`], and every [`Config::poll_ms`] while a
 //! connection is open, beside the times that it asks for itself: otherwise a lost line is
 //! found only then.
@@ -65,6 +66,8 @@ mod at;
 mod model;
 mod sara;
 mod values;
+
+use core::fmt;
 
 use dialhome_proto::code::Link;
 use heapless::String;
@@ -129,9 +132,10 @@ pub enum Authentication {
 }
 
 /// What the board knows about its modem and its SIM.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Config<'c> {
-    /// Access point name; no quotation marks in this and the next two.
+    /// Access point name; with a quotation mark or a control character in this or the next
+    /// two `connect` ends with [`Fault::BadName`], and nothing is sent.
     pub apn: &'c str,
     /// User of the access point; empty: none.
     pub user: &'c str,
@@ -154,7 +158,8 @@ pub struct Config<'c> {
     /// The longest that `connect` takes, in milliseconds.
     pub connect_ms: u32,
     /// Commands of the board's own at each dial, without `\r`: `AT+CPIN="1234"`,
-    /// `AT&K0`, `AT+UPSV=0`. An ERROR to one of them is ignored.
+    /// `AT&K0`, `AT+UPSV=0`. An ERROR to one of them is ignored. A control character in one
+    /// is a [`Fault::BadName`] too.
     pub setup: &'c [&'c str],
 }
 
@@ -179,6 +184,14 @@ impl Config<'static> {
 }
 
 impl Config<'_> {
+    /// Whether no text holds what would end it, or begin another command.
+    fn is_plain(&self) -> bool {
+        let quoted = [self.apn, self.user, self.password];
+        let is_one = |text: &&str| !text.bytes().any(|byte| byte.is_ascii_control());
+        quoted.iter().chain(self.setup).all(is_one)
+            && !quoted.iter().any(|text| text.as_bytes().contains(&b'"'))
+    }
+
     /// Most bytes of one read or write.
     const fn piece<M: Model>(&self) -> usize {
         if self.hex {
@@ -186,6 +199,17 @@ impl Config<'_> {
         } else {
             M::WRITE_MAX
         }
+    }
+}
+
+/// Without user, password and setup, which may hold the SIM's PIN.
+impl fmt::Debug for Config<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("apn", &self.apn)
+            .field("registration", &self.registration)
+            .field("hex", &self.hex)
+            .finish_non_exhaustive()
     }
 }
 
@@ -263,6 +287,9 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
 
     fn dial(&mut self, gateway: &str) -> Result<(), Fault> {
         let (host, port) = host_and_port(gateway.as_bytes()).ok_or(Fault::BadName)?;
+        if !self.config.is_plain() {
+            return Err(Fault::BadName);
+        }
         let rung = self.rung;
         self.rung = if rung < RUNG_RESET { rung + 1 } else { 1 };
         self.hang_up();
@@ -302,6 +329,8 @@ impl<'c, U: Uart, H: Host, M: Model> Modem<'c, U, H, M> {
         M::context_on(&mut self.at, self.config)?;
         let socket = M::open(&mut self.at)?;
         self.at.signs.socket = socket;
+        // What comes late about the connection that had this number before is not of this one.
+        self.at.quiet();
         self.at.signs.data = false;
         self.at.signs.closed = false;
         self.at.signs.connected = None;

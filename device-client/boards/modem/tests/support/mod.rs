@@ -3,12 +3,12 @@
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::Duration;
 
 use dialhome_device::modem::{Config as ModemConfig, Host, Modem as Transport, Sara};
 use dialhome_modem::{Config, ERROR_REFUSED, Event, Faults, Key, Modem, Order, PIECE_MAX, Request};
+use embedded_io::ErrorKind;
 
 /// The gateway that the tests dial; the modem has to look its name up.
 pub(crate) const GATEWAY: &str = "gateway.test:4433";
@@ -80,6 +80,14 @@ pub(crate) struct World {
     pub(crate) has_reset_pin: bool,
     pub(crate) resets: u32,
     pub(crate) log: Vec<String>,
+    /// The modem holds CTS back: it takes so many bytes more, and then none.
+    takes: Option<usize>,
+    /// When the board's last turn of its main loop was, and the longest time between two.
+    idle_at: Duration,
+    pub(crate) longest_turn: Duration,
+    /// Behind this command of the board's, after this time, the modem says this.
+    pub(crate) late: Option<(&'static str, Duration, &'static str)>,
+    late_at: Option<Duration>,
     /// Every byte from the board, and from the modem.
     pub(crate) from_board: Vec<u8>,
     pub(crate) from_modem: Vec<u8>,
@@ -87,6 +95,12 @@ pub(crate) struct World {
 
 impl World {
     fn pump(&mut self) {
+        if self.late_at.is_some_and(|at| at <= self.now) {
+            self.late_at = None;
+            if let Some((_, _, text)) = self.late.take() {
+                self.to_board.extend(text.bytes());
+            }
+        }
         loop {
             let bytes = self.modem.uart_out(self.now);
             self.from_modem.extend(&bytes);
@@ -198,6 +212,11 @@ impl Bench {
             has_reset_pin: true,
             resets: 0,
             log: Vec::new(),
+            takes: None,
+            idle_at: Duration::ZERO,
+            longest_turn: Duration::ZERO,
+            late: None,
+            late_at: None,
             from_board: Vec::new(),
             from_modem: Vec::new(),
         })))
@@ -242,6 +261,14 @@ impl Bench {
         world.log.join("\n")
     }
 
+    /// From now on the modem takes so many bytes, and then none.
+    pub(crate) fn hold_cts(&self, takes: usize) {
+        let mut world = self.world();
+        world.takes = Some(takes);
+        world.idle_at = world.now;
+        world.longest_turn = Duration::ZERO;
+    }
+
     /// How often the board has sent this.
     pub(crate) fn sent(&self, command: &str) -> usize {
         let world = self.world();
@@ -250,26 +277,43 @@ impl Bench {
     }
 }
 
+/// How long the board's serial line waits for CTS.
+const CTS: Duration = Duration::from_secs(1);
+
 impl embedded_io::ErrorType for Bench {
-    type Error = Infallible;
+    type Error = ErrorKind;
 }
 
 impl embedded_io::Write for Bench {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
         let mut world = self.world();
+        let len = bytes.len().min(world.takes.unwrap_or(usize::MAX));
+        let bytes = &bytes[..len];
+        if let Some(takes) = &mut world.takes {
+            *takes -= len;
+        }
+        if len == 0 {
+            world.now += CTS;
+            return Err(ErrorKind::TimedOut);
+        }
         let now = world.now;
         world.from_board.extend(bytes);
         world.modem.uart_in(bytes, now);
-        Ok(bytes.len())
+        if let Some((command, after, _)) = world.late
+            && world.from_board.ends_with(command.as_bytes())
+        {
+            world.late_at = Some(now + after);
+        }
+        Ok(len)
     }
 
-    fn flush(&mut self) -> Result<(), Infallible> {
+    fn flush(&mut self) -> Result<(), ErrorKind> {
         Ok(())
     }
 }
 
 impl embedded_io::Read for Bench {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Infallible> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
         let mut world = self.world();
         match (world.to_board.pop_front(), buffer.first_mut()) {
             (Some(byte), Some(room)) => {
@@ -282,7 +326,7 @@ impl embedded_io::Read for Bench {
 }
 
 impl embedded_io::ReadReady for Bench {
-    fn read_ready(&mut self) -> Result<bool, Infallible> {
+    fn read_ready(&mut self) -> Result<bool, ErrorKind> {
         let mut world = self.world();
         if world.to_board.is_empty() {
             world.pump();
@@ -301,7 +345,11 @@ impl Host for Bench {
     }
 
     fn idle(&mut self) {
-        self.world().idle();
+        let mut world = self.world();
+        let turn = world.now.saturating_sub(world.idle_at);
+        world.longest_turn = world.longest_turn.max(turn);
+        world.idle();
+        world.idle_at = world.now;
     }
 
     fn reset_modem(&mut self) -> bool {
