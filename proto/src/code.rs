@@ -8,7 +8,7 @@ use serde::Serialize;
 macro_rules! codes {
     ($(#[$doc:meta])* $name:ident { $($value:literal $constant:ident $text:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Default)]
         pub struct $name(pub u8);
 
         impl $name {

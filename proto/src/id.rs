@@ -7,7 +7,9 @@ use serde::Serialize;
 macro_rules! bytes_id {
     ($(#[$doc:meta])* $name:ident, $len:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        // A board copies it by words, and not byte by byte.
+        #[repr(align(4))]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Default)]
         pub struct $name(pub [u8; $len]);
 
         impl $name {

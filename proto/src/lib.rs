@@ -18,6 +18,7 @@ pub mod link;
 pub mod manifest;
 pub mod provision;
 pub mod statement;
+mod stored;
 pub mod time;
 pub mod trust;
 mod wire;

@@ -55,6 +55,12 @@ impl<'a> GatewaysStatement<'a> {
         self.fields.gateways
     }
 
+    /// How many gateways there are.
+    #[must_use]
+    pub const fn count(&self) -> u8 {
+        self.fields.gateways.left()
+    }
+
     /// The signed bytes, prefix included.
     #[must_use]
     pub const fn body(&self) -> &'a [u8] {

@@ -7,7 +7,8 @@ use crate::code::Reason;
 use crate::hash::sha256;
 use crate::id::SignerId;
 use crate::limits::{SIGNATURES_MAX, TRUST_KEYS_MAX, TRUST_MINIMUMS_MAX};
-use crate::wire::{Reader, Writer};
+use crate::stored::{Stored, Way, load};
+use crate::wire::Writer;
 use heapless::Vec;
 
 /// Bytes of one signature in a manifest or statement: signer id and Ed25519 signature.
@@ -44,7 +45,7 @@ pub fn signer_id(public_key: &[u8; 32]) -> SignerId {
 }
 
 /// The keys that a board trusts, how many of them must sign, and the oldest counters it may run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustSet {
     /// Which TrustSet this is; a later one has a higher epoch. Never 0.
     pub epoch: u32,
@@ -54,6 +55,22 @@ pub struct TrustSet {
     pub keys: Vec<[u8; 32], TRUST_KEYS_MAX>,
     /// Component, and the lowest counter that is not withdrawn; each component once.
     pub minimums: Vec<(u8, u64), TRUST_MINIMUMS_MAX>,
+}
+
+impl Stored for TrustSet {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.number(&mut self.epoch);
+        way.byte(&mut self.threshold);
+        way.list(&mut self.keys);
+        way.list(&mut self.minimums);
+    }
+}
+
+impl Stored for (u8, u64) {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.byte(&mut self.0);
+        way.counter(&mut self.1);
+    }
 }
 
 /// What is wrong with a TrustSet.
@@ -120,26 +137,12 @@ impl TrustSet {
     /// # Errors
     /// [`TrustFault`], of the layout or of the content.
     pub fn decode(bytes: &[u8]) -> Result<Self, TrustFault> {
-        let set = Self::decode_fields(bytes).ok_or(TrustFault::Malformed)?;
+        let mut set = Self::default();
+        if !load(&mut set, bytes) {
+            return Err(TrustFault::Malformed);
+        }
         set.validate()?;
         Ok(set)
-    }
-
-    fn decode_fields(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let mut set = Self {
-            epoch: reader.take()?,
-            threshold: reader.take()?,
-            keys: Vec::new(),
-            minimums: Vec::new(),
-        };
-        for _ in 0..reader.count(TRUST_KEYS_MAX)? {
-            set.keys.push(*reader.array()?).ok()?;
-        }
-        for _ in 0..reader.count(TRUST_MINIMUMS_MAX)? {
-            set.minimums.push((reader.take()?, reader.take()?)).ok()?;
-        }
-        reader.is_empty().then_some(set)
     }
 
     /// Writes the set to `out` and returns the bytes used, at most [`crate::limits::TRUST_SET_LEN`].
@@ -148,23 +151,9 @@ impl TrustSet {
     /// [`TrustFault::Malformed`] where `out` is too short; otherwise what [`validate`](Self::validate) found.
     pub fn encode(&self, out: &mut [u8]) -> Result<usize, TrustFault> {
         self.validate()?;
-        self.encode_fields(out).ok_or(TrustFault::Malformed)
-    }
-
-    fn encode_fields(&self, out: &mut [u8]) -> Option<usize> {
-        let mut writer = Writer::new(out);
-        writer.put(&self.epoch)?;
-        writer.put(&self.threshold)?;
-        writer.count(self.keys.len())?;
-        for key in &self.keys {
-            writer.bytes(key)?;
-        }
-        writer.count(self.minimums.len())?;
-        for (component, counter) in &self.minimums {
-            writer.put(component)?;
-            writer.put(counter)?;
-        }
-        Some(writer.len())
+        let mut way = Way::Store(Writer::new(out));
+        self.clone().pass(&mut way);
+        way.finish().ok_or(TrustFault::Malformed)
     }
 
     /// The lowest counter of this component that is not withdrawn; 0 where the set names none.

@@ -10,8 +10,8 @@ use heapless::{String, Vec};
 /// What is left of an encoded body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
-    rest: &'a [u8],
-    failed: bool,
+    /// `None` after a failure.
+    rest: Option<&'a [u8]>,
 }
 
 /// Something with a place in a body.
@@ -25,22 +25,18 @@ pub(crate) trait Field<'a>: Sized {
 
 impl<'a> Reader<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            rest: bytes,
-            failed: false,
-        }
+        Self { rest: Some(bytes) }
     }
 
     /// Remembers that the bytes are not what was expected, and ends them.
     pub(crate) const fn fail(&mut self) {
-        self.rest = &[];
-        self.failed = true;
+        self.rest = None;
     }
 
     #[inline(never)]
-    fn byte(&mut self) -> u8 {
-        if let Some((first, rest)) = self.rest.split_first() {
-            self.rest = rest;
+    pub(crate) fn byte(&mut self) -> u8 {
+        if let Some((first, rest)) = self.rest.and_then(<[u8]>::split_first) {
+            self.rest = Some(rest);
             *first
         } else {
             self.fail();
@@ -50,7 +46,7 @@ impl<'a> Reader<'a> {
 
     /// A number of so many bits: groups of 7, the least significant first.
     #[inline(never)]
-    fn varint(&mut self, bits: u32) -> u64 {
+    pub(crate) fn varint(&mut self, bits: u32) -> u64 {
         let mut value = 0_u64;
         let mut shift = 0;
         while shift < bits {
@@ -73,16 +69,35 @@ impl<'a> Reader<'a> {
 
     /// The next bytes as they are.
     #[inline(never)]
-    fn slice(&mut self, len: u32) -> &'a [u8] {
-        let split = usize::try_from(len)
-            .ok()
-            .and_then(|len| self.rest.split_at_checked(len));
+    pub(crate) fn slice(&mut self, len: u32) -> &'a [u8] {
+        let split = self
+            .rest
+            .zip(usize::try_from(len).ok())
+            .and_then(|(rest, len)| rest.split_at_checked(len));
         if let Some((slice, rest)) = split {
-            self.rest = rest;
+            self.rest = Some(rest);
             slice
         } else {
             self.fail();
             &[]
+        }
+    }
+
+    /// The next text, behind its length.
+    #[inline(never)]
+    pub(crate) fn text(&mut self) -> &'a str {
+        let len = self.len();
+        core::str::from_utf8(self.slice(len)).unwrap_or_else(|_| {
+            self.fail();
+            ""
+        })
+    }
+
+    /// Fills `out` with the next bytes as they are.
+    #[inline(never)]
+    fn fill(&mut self, out: &mut [u8]) {
+        for byte in out {
+            *byte = self.byte();
         }
     }
 
@@ -93,7 +108,7 @@ impl<'a> Reader<'a> {
 
     /// Whether every field so far was there.
     pub(crate) const fn is_good(&self) -> bool {
-        !self.failed
+        self.rest.is_some()
     }
 
     /// The next field; `None` where the bytes end early or the value does not fit its type.
@@ -104,11 +119,11 @@ impl<'a> Reader<'a> {
 
     /// The next `N` bytes as they are.
     pub(crate) fn array<const N: usize>(&mut self) -> Option<&'a [u8; N]> {
-        let Some((value, rest)) = self.rest.split_first_chunk() else {
+        let Some((value, rest)) = self.rest.and_then(<[u8]>::split_first_chunk) else {
             self.fail();
             return None;
         };
-        self.rest = rest;
+        self.rest = Some(rest);
         Some(value)
     }
 
@@ -127,12 +142,12 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) const fn is_empty(self) -> bool {
-        self.rest.is_empty() && !self.failed
+        matches!(self.rest, Some([]))
     }
 
     /// Bytes not read yet.
-    pub(crate) const fn rest(self) -> &'a [u8] {
-        self.rest
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest.unwrap_or(&[])
     }
 }
 
@@ -171,6 +186,11 @@ impl<'a> Texts<'a> {
         Ok(texts)
     }
 
+    /// Texts that are left; there are never more than a few.
+    pub(crate) const fn left(&self) -> u8 {
+        self.left.to_le_bytes()[0]
+    }
+
     /// Whether no text is left.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -194,6 +214,7 @@ pub(crate) fn before<'a>(bytes: &'a [u8], rest: &[u8]) -> &'a [u8] {
 }
 
 /// A value that uses every byte.
+#[cfg(test)]
 pub(crate) fn whole<'a, T: Field<'a>>(bytes: &'a [u8]) -> Option<T> {
     let mut reader = Reader::new(bytes);
     let value = T::read(&mut reader);
@@ -217,25 +238,32 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn byte(&mut self, byte: u8) {
-        self.slice(&[byte]);
-    }
-
     #[inline(never)]
-    fn slice(&mut self, bytes: &[u8]) {
-        let room = self.out.get_mut(self.used..);
-        let Some(room) = room.and_then(|room| room.get_mut(..bytes.len())) else {
-            self.full = true;
-            return;
-        };
-        for (to, from) in room.iter_mut().zip(bytes) {
-            *to = *from;
+    pub(crate) fn byte(&mut self, byte: u8) {
+        match self.out.get_mut(self.used) {
+            Some(room) => {
+                *room = byte;
+                self.used += 1;
+            }
+            None => self.full = true,
         }
-        self.used += bytes.len();
+    }
+
+    /// Numbers come by value, so that what they are a part of need not stand in memory.
+    #[inline(never)]
+    pub(crate) fn number(&mut self, value: u32) {
+        self.counter(value.into());
     }
 
     #[inline(never)]
-    fn varint(&mut self, mut value: u64) {
+    pub(crate) fn slice(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.byte(*byte);
+        }
+    }
+
+    #[inline(never)]
+    pub(crate) fn counter(&mut self, mut value: u64) {
         while value > 0x7F {
             let [low, ..] = value.to_le_bytes();
             self.byte(low | 0x80);
@@ -245,9 +273,16 @@ impl<'a> Writer<'a> {
         self.byte(low);
     }
 
+    /// Appends a text, its length first.
+    #[inline(never)]
+    pub(crate) fn text(&mut self, text: &str) {
+        self.len_of(text.len());
+        self.slice(text.as_bytes());
+    }
+
     fn len_of(&mut self, len: usize) {
         match u32::try_from(len) {
-            Ok(len) => self.varint(len.into()),
+            Ok(len) => self.number(len),
             Err(_) => self.full = true,
         }
     }
@@ -274,6 +309,18 @@ impl<'a> Writer<'a> {
         self.is_good()
     }
 
+    /// Remembers that what was to be written cannot be.
+    pub(crate) const fn fail(&mut self) {
+        self.full = true;
+    }
+
+    /// Writes the first byte anew.
+    pub(crate) const fn set_first(&mut self, byte: u8) {
+        if let Some(first) = self.out.first_mut() {
+            *first = byte;
+        }
+    }
+
     /// Bytes written so far.
     pub(crate) const fn len(&self) -> usize {
         self.used
@@ -293,8 +340,9 @@ macro_rules! numbers {
                 reader.varint($bits) as Self
             }
 
+            #[inline(always)]
             fn write(&self, writer: &mut Writer<'_>) {
-                writer.varint((*self).into());
+                writer.number((*self).into());
             }
         })+
     };
@@ -307,8 +355,9 @@ impl Field<'_> for u64 {
         reader.varint(64)
     }
 
+    #[inline(always)]
     fn write(&self, writer: &mut Writer<'_>) {
-        writer.varint(*self);
+        writer.counter(*self);
     }
 }
 
@@ -317,6 +366,7 @@ impl Field<'_> for u8 {
         reader.byte()
     }
 
+    #[inline(always)]
     fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(*self);
     }
@@ -327,6 +377,7 @@ impl Field<'_> for i8 {
         reader.byte().cast_signed()
     }
 
+    #[inline(always)]
     fn write(&self, writer: &mut Writer<'_>) {
         writer.byte(self.cast_unsigned());
     }
@@ -341,6 +392,7 @@ impl Field<'_> for bool {
         byte == 1
     }
 
+    #[inline(always)]
     fn write(&self, writer: &mut Writer<'_>) {
         writer.byte((*self).into());
     }
@@ -348,9 +400,12 @@ impl Field<'_> for bool {
 
 impl<const N: usize> Field<'_> for [u8; N] {
     fn read(reader: &mut Reader<'_>) -> Self {
-        reader.array().copied().unwrap_or([0; N])
+        let mut out = [0; N];
+        reader.fill(&mut out);
+        out
     }
 
+    #[inline(always)]
     fn write(&self, writer: &mut Writer<'_>) {
         writer.slice(self);
     }
@@ -370,15 +425,11 @@ impl<'a> Field<'a> for &'a [u8] {
 
 impl<'a> Field<'a> for &'a str {
     fn read(reader: &mut Reader<'a>) -> Self {
-        let bytes = <&[u8]>::read(reader);
-        core::str::from_utf8(bytes).unwrap_or_else(|_| {
-            reader.fail();
-            ""
-        })
+        reader.text()
     }
 
     fn write(&self, writer: &mut Writer<'_>) {
-        self.as_bytes().write(writer);
+        writer.text(self);
     }
 }
 
@@ -391,7 +442,7 @@ impl<const N: usize> Field<'_> for String<N> {
     }
 
     fn write(&self, writer: &mut Writer<'_>) {
-        self.as_str().write(writer);
+        writer.text(self);
     }
 }
 

@@ -9,8 +9,10 @@ use crate::code::Reason;
 use crate::id::{Digest, UpdateId};
 use crate::limits::{STATEMENT_MAX, VERSION_MAX};
 use crate::manifest::Remembered;
+use crate::statement::GatewaysStatement;
+use crate::stored::{Stored, Way, load};
 use crate::trust::TrustSet;
-use crate::wire::{Field, Reader, Writer, fields, whole};
+use crate::wire::{Reader, Writer};
 use heapless::{String, Vec};
 
 /// Longest cell, in bytes: the gateways statement.
@@ -70,14 +72,19 @@ impl Cell {
     }
 }
 
-fields! {
-    /// Keys that replace the provisioned one.
-    #[derive(Clone, PartialEq, Eq, Default)]
-    pub struct Keys {
-        /// In force instead of the provisioned key.
-        pub current: Option<[u8; 32]>,
-        /// Sent by NewKey, not yet settled.
-        pub pending: Option<[u8; 32]>,
+/// Keys that replace the provisioned one.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Keys {
+    /// In force instead of the provisioned key.
+    pub current: Option<[u8; 32]>,
+    /// Sent by NewKey, not yet settled.
+    pub pending: Option<[u8; 32]>,
+}
+
+impl Stored for Keys {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.key(&mut self.current);
+        way.key(&mut self.pending);
     }
 }
 
@@ -92,40 +99,55 @@ impl core::fmt::Debug for Keys {
     }
 }
 
-fields! {
-    /// What is known of a component's confirmed image.
-    #[derive(Clone, PartialEq, Eq, Debug, Default)]
-    pub struct ImageCell {
-        /// Its digest; zeros: none was confirmed yet.
-        pub digest: [u8; 32],
-        /// Its size in bytes.
-        pub size: u32,
-        /// Its counter.
-        pub counter: u64,
-        /// Lowest counter that is accepted from now on.
-        pub floor: u64,
-        /// Its version text.
-        pub version: String<VERSION_MAX>,
+/// What is known of a component's confirmed image.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ImageCell {
+    /// Its digest; zeros: none was confirmed yet.
+    pub digest: [u8; 32],
+    /// Its size in bytes.
+    pub size: u32,
+    /// Its counter.
+    pub counter: u64,
+    /// Lowest counter that is accepted from now on.
+    pub floor: u64,
+    /// Its version text.
+    pub version: String<VERSION_MAX>,
+}
+
+impl Stored for ImageCell {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.bytes(&mut self.digest);
+        way.number(&mut self.size);
+        way.counter(&mut self.counter);
+        way.counter(&mut self.floor);
+        way.text(&mut self.version);
     }
 }
 
-fields! {
-    /// How far an image is that is being received, or is staged.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct ClaimCell {
-        /// Bytes committed at least.
-        pub committed: u32,
-        /// The whole image was verified.
-        pub staged: bool,
-        /// The slot was erased to the image's end.
-        pub prepared: bool,
+/// How far an image is that is being received, or is staged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClaimCell {
+    /// Bytes committed at least.
+    pub committed: u32,
+    /// The whole image was verified.
+    pub staged: bool,
+    /// The slot was erased to the image's end.
+    pub prepared: bool,
+}
+
+impl Stored for ClaimCell {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.number(&mut self.committed);
+        way.flag(&mut self.staged);
+        way.flag(&mut self.prepared);
     }
 }
 
 /// How far the change to another image has come; each is stored before its step is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TrialPhase {
     /// `activate` is called, perhaps again.
+    #[default]
     Activating,
     /// `activate` returned; the board restarts.
     Switched,
@@ -137,90 +159,124 @@ pub enum TrialPhase {
     Reverting,
 }
 
-fields! {
-    /// How far an image is between staged and its outcome.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct TrialCell {
-        /// The update.
-        pub update: UpdateId,
-        /// How far it is.
-        pub phase: TrialPhase,
-        /// Boots on trial so far.
-        pub boots: u8,
-        /// Failed dials on trial so far, while the link was up.
-        pub dials: u16,
-        /// Awake time on trial so far, in seconds.
-        pub awake_s: u32,
-        /// Calls of `activate` or `revert` in this phase, the one under way included.
-        pub attempts: u8,
-        /// Why it is reverted.
-        pub reason: Reason,
+/// How far an image is between staged and its outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TrialCell {
+    /// The update.
+    pub update: UpdateId,
+    /// How far it is.
+    pub phase: TrialPhase,
+    /// Boots on trial so far.
+    pub boots: u8,
+    /// Failed dials on trial so far, while the link was up.
+    pub dials: u16,
+    /// Awake time on trial so far, in seconds.
+    pub awake_s: u32,
+    /// Calls of `activate` or `revert` in this phase, the one under way included.
+    pub attempts: u8,
+    /// Why it is reverted.
+    pub reason: Reason,
+}
+
+impl Stored for TrialCell {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.bytes(&mut self.update.0);
+        self.phase.pass(way);
+        way.byte(&mut self.boots);
+        way.short(&mut self.dials);
+        way.number(&mut self.awake_s);
+        way.byte(&mut self.attempts);
+        way.byte(&mut self.reason.0);
     }
 }
 
-/// The journal's cells in memory.
+/// The journal's cells in memory, the small ones first: see [`super::Machine`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct Cells {
-    /// Keys that replace the provisioned one.
-    pub keys: Keys,
-    /// The TrustSet in force.
-    pub trust: Option<TrustSet>,
     /// Epoch of the gateways statement in force; 0: the provisioned list.
     pub gateways_epoch: u32,
     /// Gateways in that statement.
     pub gateways: u8,
-    /// Confirmed images, in the order of the configuration.
-    pub images: Vec<ImageCell, COMPONENTS>,
-    /// What the verified manifest said of the image that `claim` and `trial` are about:
-    /// one board is at one image at a time. There where either of them is.
-    pub image: Option<Remembered>,
     /// The image in the slot.
     pub claim: Option<ClaimCell>,
     /// The image on trial.
     pub trial: Option<TrialCell>,
+    /// What the verified manifest said of the image that `claim` and `trial` are about:
+    /// one board is at one image at a time. There where either of them is.
+    pub image: Option<Remembered>,
+    /// Keys that replace the provisioned one.
+    pub keys: Keys,
+    /// Confirmed images, in the order of the configuration.
+    pub images: Vec<ImageCell, COMPONENTS>,
     /// What the gateway has yet to settle.
     pub outbox: Outbox,
+    /// The TrustSet in force.
+    pub trust: Option<TrustSet>,
 }
 
 impl Cells {
-    /// Takes a cell as the journal returned it; false where the bytes are not one,
-    /// which leaves the cell as it was.
+    /// Takes a cell as the journal returned it; false where the bytes are not one: the cell
+    /// is empty then, the TrustSet as it was.
+    #[inline(never)]
     pub fn load(&mut self, cell: Cell, bytes: &[u8]) -> bool {
-        self.try_load(cell, bytes).is_some()
+        match cell {
+            Cell::Keys => load(&mut self.keys, bytes),
+            Cell::Trust => {
+                let mut set = TrustSet::default();
+                let is_good = load(&mut set, bytes) && set.validate().is_ok();
+                if is_good {
+                    self.trust = Some(set);
+                }
+                is_good
+            }
+            Cell::Gateways => match GatewaysStatement::parse(bytes) {
+                Ok(statement) => {
+                    self.gateways_epoch = statement.epoch();
+                    self.gateways = statement.count();
+                    true
+                }
+                Err(_) => false,
+            },
+            Cell::Image(place) => self
+                .images
+                .get_mut(usize::from(place))
+                .is_some_and(|image| load(image, bytes)),
+            Cell::Claim | Cell::Trial => self.load_on_its_way(cell, bytes),
+            Cell::Outbox => load(&mut self.outbox, bytes),
+            Cell::Seed => false,
+        }
     }
 
-    fn try_load(&mut self, cell: Cell, bytes: &[u8]) -> Option<()> {
-        match cell {
-            Cell::Keys => self.keys = whole(bytes)?,
-            Cell::Trust => self.trust = Some(TrustSet::decode(bytes).ok()?),
-            Cell::Gateways => {
-                let statement = crate::statement::GatewaysStatement::parse(bytes).ok()?;
-                self.gateways_epoch = statement.epoch();
-                self.gateways = u8::try_from(statement.gateways().count()).ok()?;
-            }
-            Cell::Image(index) => *self.images.get_mut(usize::from(index))? = whole(bytes)?,
-            Cell::Claim => {
-                let (image, claim) = split(bytes)?;
-                self.image = Some(image);
-                self.claim = Some(claim);
-            }
-            Cell::Trial => {
-                let (image, trial) = split(bytes)?;
-                // A trial is of the image that was claimed; a claim of another one is stale.
-                if self
-                    .image
-                    .as_ref()
-                    .is_some_and(|of| of.manifest != image.manifest)
-                {
-                    self.claim = None;
-                }
-                self.image = Some(image);
-                self.trial = Some(trial);
-            }
-            Cell::Outbox => self.outbox = whole(bytes)?,
-            Cell::Seed => return None,
+    /// What was kept of the manifest, then the claim or the trial.
+    fn load_on_its_way(&mut self, cell: Cell, bytes: &[u8]) -> bool {
+        let mut way = Way::Load(Reader::new(bytes));
+        let mut image = Remembered::default();
+        let (mut claim, mut trial) = (ClaimCell::default(), TrialCell::default());
+        way.head(&mut image);
+        if cell == Cell::Claim {
+            claim.pass(&mut way);
+        } else {
+            trial.pass(&mut way);
         }
-        Some(())
+        if !way.is_done() {
+            return false;
+        }
+        if cell == Cell::Claim {
+            self.claim = Some(claim);
+        } else {
+            // A trial is of the image that was claimed; a claim of another one is stale.
+            if self
+                .image
+                .as_ref()
+                .is_some_and(|of| of.manifest != image.manifest)
+            {
+                self.claim = None;
+            }
+            self.trial = Some(trial);
+        }
+        self.image = Some(image);
+        true
     }
 
     /// The claim, and the image that it is of.
@@ -236,16 +292,26 @@ impl Cells {
     }
 
     /// Writes a cell to `out`; `None` where the journal is to erase it.
-    pub(super) fn encode(&self, cell: Cell, out: &mut [u8; CELL_LEN]) -> Option<usize> {
+    pub(super) fn encode(&mut self, cell: Cell, out: &mut [u8; CELL_LEN]) -> Option<usize> {
+        let mut way = Way::Store(Writer::new(out));
         match cell {
-            Cell::Keys => put(&self.keys, out),
-            Cell::Trust => self.trust.as_ref()?.encode(out).ok(),
-            Cell::Image(index) => put(self.images.get(usize::from(index))?, out),
-            Cell::Claim => join(self.image.as_ref()?, self.claim.as_ref()?, out),
-            Cell::Trial => join(self.image.as_ref()?, self.trial.as_ref()?, out),
-            Cell::Outbox => put(&self.outbox, out),
-            Cell::Gateways | Cell::Seed => None,
+            Cell::Keys => self.keys.pass(&mut way),
+            Cell::Trust => self.trust.as_mut()?.pass(&mut way),
+            Cell::Image(place) => self.images.get_mut(usize::from(place))?.pass(&mut way),
+            Cell::Claim => {
+                let claim = self.claim.as_mut()?;
+                way.head(self.image.as_mut()?);
+                claim.pass(&mut way);
+            }
+            Cell::Trial => {
+                let trial = self.trial.as_mut()?;
+                way.head(self.image.as_mut()?);
+                trial.pass(&mut way);
+            }
+            Cell::Outbox => self.outbox.pass(&mut way),
+            Cell::Gateways | Cell::Seed => return None,
         }
+        way.finish()
     }
 }
 
@@ -257,28 +323,6 @@ impl ImageCell {
     }
 }
 
-fn put<'a>(value: &impl Field<'a>, out: &mut [u8]) -> Option<usize> {
-    let mut writer = Writer::new(out);
-    value.write(&mut writer);
-    writer.finish()
-}
-
-/// One byte of length, the remembered manifest, then the rest.
-fn join<'a>(image: &Remembered, tail: &impl Field<'a>, out: &mut [u8]) -> Option<usize> {
-    let (len, rest) = out.split_first_mut()?;
-    let mut writer = Writer::new(rest);
-    image.write(&mut writer);
-    *len = u8::try_from(writer.len()).ok()?;
-    tail.write(&mut writer);
-    writer.finish().map(|used| 1 + used)
-}
-
-fn split<'a, T: Field<'a>>(bytes: &'a [u8]) -> Option<(Remembered, T)> {
-    let (&len, rest) = bytes.split_first()?;
-    let (image, tail) = rest.split_at_checked(usize::from(len))?;
-    Some((whole(image)?, whole(tail)?))
-}
-
 const PHASES: [TrialPhase; 5] = [
     TrialPhase::Activating,
     TrialPhase::Switched,
@@ -287,16 +331,13 @@ const PHASES: [TrialPhase; 5] = [
     TrialPhase::Reverting,
 ];
 
-impl Field<'_> for TrialPhase {
-    fn read(reader: &mut Reader<'_>) -> Self {
-        let place = usize::from(u8::read(reader));
-        PHASES.get(place).copied().unwrap_or_else(|| {
-            reader.fail();
-            Self::Activating
-        })
-    }
-
-    fn write(&self, writer: &mut Writer<'_>) {
-        (*self as u8).write(writer);
+impl Stored for TrialPhase {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        let mut place = *self as u8;
+        way.byte(&mut place);
+        match PHASES.get(usize::from(place)) {
+            Some(phase) => *self = *phase,
+            None => way.fail(),
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! The board's first frame (spec/frames.md section 3).
 
-use super::config::COMPONENTS;
+use super::cells::ImageCell;
+use super::config::{COMPONENTS, ComponentConfig, RunningImage};
 use super::machine::Machine;
 use super::stage::Stage;
 use crate::code::DigestFrom;
-use crate::frame::{Claim, Component, DeviceFrame, Hello, Trial};
+#[expect(unused_imports, reason = "named in the documentation")]
+use crate::frame::Component;
+use crate::frame::{DeviceFrame, Hello, Numbered};
 use crate::id::Digest;
 use crate::limits::{NAME_MAX, NETWORK_MAX, VERSION_MAX};
-use heapless::Vec;
+use crate::manifest::Remembered;
+use crate::wire::Writer;
 
 /// Encoded integers at their longest, in bytes.
 const U16: usize = 3;
@@ -33,85 +37,90 @@ const COMPONENT_LEN: usize =
     1 + (1 + VERSION_MAX) + 2 * U64 + 32 + 3 + 4 * U32 + (1 + 8 + 1) + (1 + 32 + U32 + 1);
 
 impl Machine<'_> {
-    pub(super) fn write_hello(&self, buffer: &mut [u8]) -> Option<usize> {
-        let mut components = Vec::new();
-        for (place, config) in self.config.components.iter().enumerate() {
-            let (Some(running), Some(image)) =
-                (self.running.get(place), self.cells.images.get(place))
-            else {
-                continue;
-            };
-            let trial = self
-                .cells
-                .tried()
-                .filter(|(image, _)| image.component == config.component);
-            let claim = self
-                .cells
-                .claimed()
-                .filter(|(image, _)| image.component == config.component);
-            let known = running.digest_from != DigestFrom::UNKNOWN;
-            let (version, counter) = match trial {
-                Some((tried, _)) if known && tried.sha256 == running.digest => {
-                    (tried.version.as_str(), tried.counter)
-                }
-                _ if known && image.is(&running.digest) => (image.version.as_str(), image.counter),
-                _ => (running.version, running.counter),
-            };
-            let pushed = components.push(Component {
-                component: config.component,
-                version,
-                counter,
-                floor: image.floor,
-                digest: if known {
-                    running.digest
-                } else {
-                    Digest([0; 32])
-                },
-                digest_from: running.digest_from,
-                boot_reason: running.boot_reason,
-                revert: running.revert,
-                slot_size: config.slot_size,
-                write_unit: config.write_unit,
-                erase_unit: config.erase_unit,
-                window: config.window,
-                trial: trial
-                    .filter(|_| matches!(self.stage, Stage::Trial))
-                    .map(|(_, trial)| Trial {
-                        update: trial.update,
-                        self_test: self.self_test,
-                    }),
-                claim: claim.map(|(image, claim)| Claim {
-                    manifest: image.manifest,
-                    committed: claim.committed,
-                    staged: claim.staged,
-                }),
-            });
-            if pushed.is_err() {
-                break;
-            }
+    /// Writes Hello's fields one by one, in their order in [`Hello`] and [`Component`]: a whole Hello with its
+    /// components would be half a kilobyte on the board's stack, and as much code to fill it.
+    #[inline(never)]
+    pub(super) fn write_hello(&self, writer: &mut Writer<'_>) {
+        let config = &self.config;
+        let facts = &self.facts;
+        writer.byte(<Hello<'_> as Numbered<DeviceFrame<'_>>>::NUMBER);
+        writer.text(config.product);
+        writer.number(config.hardware.into());
+        writer.text(config.client);
+        writer.number(config.receive_buffer.into());
+        writer.text(&facts.network);
+        writer.byte(facts.link.0);
+        writer.number(self.ping_s);
+        writer.number(config.wake_s);
+        writer.byte(facts.battery_percent);
+        writer.byte(facts.signal_dbm.cast_unsigned());
+        writer.byte(facts.temperature_c.cast_unsigned());
+        // Busy: never.
+        writer.byte(0);
+        writer.byte(self.last_close.0);
+        writer.number(self.failed_dials);
+        writer.number(self.cells.trust.as_ref().map_or(0, |trust| trust.epoch));
+        writer.number(self.cells.gateways_epoch);
+        writer.number(config.tasks);
+        // The last task: none.
+        writer.byte(0);
+        let components = config.components.iter().zip(&self.running);
+        let components = components.zip(&self.cells.images);
+        writer.number(u32::try_from(components.len()).unwrap_or(0));
+        for ((config, running), image) in components {
+            self.write_component(config, running, image, writer);
         }
-        let hello = Hello {
-            product: self.config.product,
-            hardware: self.config.hardware,
-            client: self.config.client,
-            receive_buffer: self.config.receive_buffer,
-            network: &self.facts.network,
-            link: self.facts.link,
-            ping_s: self.ping_s,
-            wake_s: self.config.wake_s,
-            battery_percent: self.facts.battery_percent,
-            signal_dbm: self.facts.signal_dbm,
-            temperature_c: self.facts.temperature_c,
-            busy: false,
-            last_close: self.last_close,
-            failed_dials: self.failed_dials,
-            trust_epoch: self.cells.trust.as_ref().map_or(0, |trust| trust.epoch),
-            gateways_epoch: self.cells.gateways_epoch,
-            tasks: self.config.tasks,
-            last_task: 0,
-            components,
+    }
+
+    #[inline(never)]
+    fn write_component(
+        &self,
+        config: &ComponentConfig,
+        running: &RunningImage,
+        image: &ImageCell,
+        writer: &mut Writer<'_>,
+    ) {
+        let of = |image: &&Remembered| image.component == config.component;
+        let on_its_way = self.cells.image.as_ref().filter(of);
+        let trial = on_its_way.and(self.cells.trial.as_ref());
+        let claim = on_its_way.zip(self.cells.claim.as_ref());
+        let known = running.digest_from != DigestFrom::UNKNOWN;
+        let (version, counter) = match on_its_way {
+            Some(tried) if trial.is_some() && known && tried.sha256 == running.digest => {
+                (tried.version.as_str(), tried.counter)
+            }
+            _ if known && image.is(&running.digest) => (image.version.as_str(), image.counter),
+            _ => (running.version, running.counter),
         };
-        DeviceFrame::from(hello).encode(buffer).ok()
+        writer.byte(config.component);
+        writer.text(version);
+        writer.counter(counter);
+        writer.counter(image.floor);
+        let digest = if known {
+            &running.digest
+        } else {
+            &Digest([0; 32])
+        };
+        writer.slice(&digest.0);
+        writer.byte(running.digest_from.0);
+        writer.byte(running.boot_reason.0);
+        writer.byte(running.revert.0);
+        writer.number(config.slot_size);
+        writer.number(config.write_unit);
+        writer.number(config.erase_unit);
+        writer.number(config.window);
+        let trial = trial.filter(|_| matches!(self.stage, Stage::Trial));
+        writer.byte(trial.is_some().into());
+        if let Some(trial) = trial {
+            writer.slice(&trial.update.0);
+            writer.byte(self.self_test.0);
+        }
+        writer.byte(claim.is_some().into());
+        if let Some((image, claim)) = claim {
+            writer.slice(&image.manifest.0);
+            writer.number(claim.committed);
+            writer.byte(claim.staged.into());
+        }
     }
 }
 
@@ -119,7 +128,7 @@ impl Machine<'_> {
 mod tests {
     use super::*;
     use crate::code::{BootReason, CloseCode, Link, Revert, SelfTest};
-    use crate::frame::Report;
+    use crate::frame::{Claim, Component, Report, Trial};
     use crate::id::UpdateId;
     use crate::limits::OUTBOX_DETAIL_MAX;
 

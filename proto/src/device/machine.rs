@@ -5,16 +5,15 @@ use super::config::{COMPONENTS, Config, Facts, RunningImage};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
 use super::outbox::Said;
 use super::proof::Proof;
-use super::receiving::{Todo, round_up};
+use super::receiving::Todo;
 use super::stage::Stage;
 use super::transmit::Out;
 use super::work::{BootAction, Work};
 use crate::code::{ByeReason, CloseCode, Reason, Refusal, SelfTest};
 use crate::frame::{Bye, GatewayFrame, Pong};
-use crate::id::{Handle, UpdateId};
+use crate::id::UpdateId;
 use crate::limits::{PING_TRANSFER_S, PONG_MS_MIN, STORE_AGAIN_MS, WELCOME_MS};
-use crate::link::DeviceKey;
-use crate::time::Millis;
+use crate::time::{Millis, round_up};
 use heapless::{Deque, Vec};
 
 /// Frames that may wait to be sent.
@@ -29,58 +28,61 @@ pub(super) struct Active {
     pub(super) place: u8,
 }
 
-/// The board's machine. Its small and busy fields come first: a Cortex-M0 reaches the first
-/// 124 bytes of a struct with one instruction, and needs three for the others.
+/// The board's machine.
+///
+/// The order is that of the declaration, for the sake of flash: an instruction of a
+/// Cortex-M0 reaches a byte only within the first 32 of a structure and a word only within
+/// the first 128. What is small, and used everywhere, comes first; what is large, last.
 #[repr(C)]
 pub struct Machine<'c> {
-    /// The journal's identity cannot be read: images are refused.
-    pub(super) identity_lost: bool,
+    pub(super) work: Option<Work>,
+    pub(super) dirty: u16,
+    /// Cells that the journal has refused, and when they are handed to it again.
+    pub(super) failed: u16,
+    pub(super) key: KeyUse,
+    pub(super) list: GatewayList,
+    pub(super) place: u8,
+    /// Refused keys in a row; a session under the key in force ends the count.
+    pub(super) refusals: u8,
+    pub(super) restate: u8,
+    pub(super) hello_due: bool,
     /// A gateways statement in the buffer waits for its check.
     pub(super) gateways_due: bool,
-    pub(super) hello_due: bool,
     pub(super) linked: bool,
     /// A dial failed in this boot although the link was up.
     pub(super) trial_heard_link: bool,
+    /// The journal's identity cannot be read: images are refused.
+    pub(super) identity_lost: bool,
     pub(super) self_test: SelfTest,
-    list: GatewayList,
-    place: u8,
-    key: KeyUse,
-    /// Refused keys in a row; a session under the key in force ends the count.
-    refusals: u8,
     pub(super) last_close: CloseCode,
     nonce: u8,
-    pub(super) restate: u8,
-    /// Cells that the journal has refused, and when they are handed to it again.
-    pub(super) failed: u16,
-    pub(super) dirty: u16,
+    pub(super) active: Option<Active>,
     pub(super) statement: (u16, u16),
-    pub(super) claimed: u32,
-    pub(super) ping_s: u32,
-    pub(super) failed_dials: u32,
-    rtt_ms: u32,
+    pub(super) link: LinkState,
+    pub(super) stage: Stage,
     /// End of what was written in this boot; the slot is erased beyond it.
     pub(super) clean_from: Option<u32>,
+    pub(super) claimed: u32,
+    pub(super) failed_dials: u32,
+    pub(super) ping_s: u32,
+    rtt_ms: u32,
     /// Epoch and number of the gateways before the statement that is being stored.
     pub(super) gateways_before: (u32, u8),
-    pub(super) link: LinkState,
-    /// When the Ping that waits for its Pong was sent; never: none waits.
-    ping_at: Millis,
-    pub(super) sent_at: Millis,
-    online_since: Millis,
-    pub(super) progress_due: Millis,
-    pub(super) trial_seen: Millis,
+    store_again_at: Millis,
     /// When the last chunk came, or the window opened.
     pub(super) chunk_at: Millis,
-    store_again_at: Millis,
-    pub(super) active: Option<Active>,
-    pub(super) work: Option<Work>,
+    pub(super) trial_seen: Millis,
+    pub(super) progress_due: Millis,
+    online_since: Millis,
+    pub(super) sent_at: Millis,
+    /// When the Ping that waits for its Pong was sent; never: none waits.
+    ping_at: Millis,
     pub(super) backoff: Backoff,
-    pub(super) stage: Stage,
+    pub(super) out: Deque<Out, OUT_MAX>,
+    pub(super) proof: Proof,
     pub(super) facts: Facts,
     pub(super) config: Config<'c>,
-    pub(super) out: Deque<Out, OUT_MAX>,
     pub(super) running: Vec<RunningImage, COMPONENTS>,
-    pub(super) proof: Proof,
     pub(super) cells: Cells,
 }
 
@@ -96,6 +98,7 @@ impl<'c> Machine<'c> {
     /// configuration's components), `running` what runs, in the same order; `seed`
     /// spreads the waits between dials.
     #[must_use]
+    #[inline(never)]
     pub fn new(
         config: Config<'c>,
         mut cells: Cells,
@@ -129,13 +132,13 @@ impl<'c> Machine<'c> {
             claimed,
             self_test: SelfTest::NOT_RUN,
             failed: 0,
-            store_again_at: now,
+            store_again_at: Millis(0),
             gateways_before: (0, 0),
-            chunk_at: now,
-            trial_seen: now,
+            chunk_at: Millis(0),
+            trial_seen: Millis(0),
             linked: false,
             trial_heard_link: false,
-            progress_due: now,
+            progress_due: Millis(0),
             ping_s: config.ping_s,
             facts: Facts::default(),
             backoff: Backoff::new(config.backoff_ms.0, config.backoff_ms.1, seed),
@@ -153,8 +156,8 @@ impl<'c> Machine<'c> {
             identity_lost: false,
             failed_dials: 0,
             last_close: CloseCode::UNKNOWN,
-            online_since: now,
-            sent_at: now,
+            online_since: Millis(0),
+            sent_at: Millis(0),
             ping_at: Millis::NEVER,
             nonce: 0,
             rtt_ms: 0,
@@ -213,7 +216,12 @@ impl<'c> Machine<'c> {
     /// Writes a cell as the journal is to hold it and returns its length in bytes;
     /// `None`: the journal erases it. `plaintext` is the record that is still in the buffer.
     #[must_use]
-    pub fn cell(&self, cell: Cell, plaintext: &[u8], out: &mut [u8; CELL_LEN]) -> Option<usize> {
+    pub fn cell(
+        &mut self,
+        cell: Cell,
+        plaintext: &[u8],
+        out: &mut [u8; CELL_LEN],
+    ) -> Option<usize> {
         if cell == Cell::Gateways {
             let (start, end) = (self.statement.0.into(), self.statement.1.into());
             let statement = plaintext.get(start..end)?;
@@ -236,6 +244,7 @@ impl<'c> Machine<'c> {
 
     /// Takes the plaintext of a record. It must stay in its buffer until
     /// [`Self::wants_record`] again: work that follows points into it.
+    #[inline(never)]
     pub fn handle_record(&mut self, plaintext: &[u8], now: Millis) {
         if !matches!(self.link, LinkState::Greeting { .. } | LinkState::Online) {
             return;
@@ -308,6 +317,7 @@ impl<'c> Machine<'c> {
         self.work
     }
 
+    #[inline(never)]
     fn next_work(&mut self, now: Millis) -> Option<Work> {
         if let Some(cell) = Cell::ALL
             .into_iter()
@@ -437,37 +447,6 @@ impl<'c> Machine<'c> {
                 };
             }
         }
-    }
-
-    /// After a refused key the other one has its turn; without another, the longest wait.
-    fn turn_key(&mut self) {
-        self.refusals = self.refusals.saturating_add(1);
-        let rotated = self.cells.keys.current.is_some();
-        match (self.key, self.cells.keys.pending.is_some()) {
-            (KeyUse::Current, _) if rotated && self.refusals >= REFUSALS_MAX => {
-                self.key = KeyUse::Provisioned;
-            }
-            (KeyUse::Current | KeyUse::Provisioned, true) => self.key = KeyUse::Pending,
-            (KeyUse::Pending, _) | (KeyUse::Provisioned, false) => self.key = KeyUse::Current,
-            (KeyUse::Current, false) => self.backoff.wait_longest(),
-        }
-    }
-
-    /// In order through the stored list, then once through the provisioned one, and over again.
-    fn next_gateway(&mut self) {
-        let count = match self.list {
-            GatewayList::Stored => self.cells.gateways,
-            GatewayList::Provisioned => self.config.gateways,
-        };
-        self.place = self.place.saturating_add(1);
-        if self.place < count {
-            return;
-        }
-        self.place = 0;
-        self.list = match self.list {
-            GatewayList::Provisioned if self.cells.gateways > 0 => GatewayList::Stored,
-            _ => GatewayList::Provisioned,
-        };
     }
 
     /// The connection broke, or the other end closed it.
@@ -640,38 +619,6 @@ impl<'c> Machine<'c> {
         }
     }
 
-    fn handle_new_key(&mut self, key: [u8; 32]) {
-        if self.cells.keys.pending != Some(key) {
-            let handle: Handle = DeviceKey::new(key).handle();
-            if self.key == KeyUse::Pending {
-                // The gateway takes the pending key and gives another: the pending one is in force there.
-                self.cells.keys.current = self.cells.keys.pending;
-                self.key = KeyUse::Current;
-            }
-            self.cells.keys.pending = Some(key);
-            self.dirty(Cell::Keys);
-            self.state_said(Said::KeyStored { handle }, "");
-        } else {
-            self.restate = 0;
-        }
-    }
-
-    fn handle_settled(&mut self, sequence: u32) {
-        let Some(said) = self.unstate(sequence) else {
-            return;
-        };
-        if let (Said::KeyStored { .. }, Some(pending)) = (said, self.cells.keys.pending) {
-            // Under another key it means that the gateway does not know the pending one.
-            if self.key == KeyUse::Pending {
-                self.cells.keys.current = Some(pending);
-                self.key = KeyUse::Current;
-            }
-            self.cells.keys.pending = None;
-            self.dirty(Cell::Keys);
-        }
-        self.state_pending_key();
-    }
-
     /// Drops an entry of the outbox, without losing the place of what was stated already.
     pub(super) fn unstate(&mut self, sequence: u32) -> Option<Said> {
         let (place, said) = self.cells.outbox.settle(sequence)?;
@@ -680,33 +627,6 @@ impl<'c> Machine<'c> {
         }
         self.dirty(Cell::Outbox);
         Some(said)
-    }
-
-    /// A pending key is stated until it is settled. Its entry is stored after the key, so
-    /// that it never claims what is not there, and is added here where a cut fell between the two.
-    fn state_pending_key(&mut self) {
-        let Some(pending) = self.cells.keys.pending else {
-            return;
-        };
-        let entries = self.cells.outbox.entries();
-        let is_full = entries.len() == crate::limits::OUTBOX_MAX;
-        let is_stated = entries
-            .iter()
-            .any(|entry| matches!(entry.said, Said::KeyStored { .. }));
-        if !is_full && !is_stated {
-            let handle = DeviceKey::new(pending).handle();
-            self.state_said(Said::KeyStored { handle }, "");
-        }
-    }
-
-    /// After a key or a list changed, the next dial begins anew.
-    pub(super) fn dial_anew(&mut self) {
-        self.list = if self.cells.gateways > 0 {
-            GatewayList::Stored
-        } else {
-            GatewayList::Provisioned
-        };
-        self.place = 0;
     }
 
     pub(super) fn state_said(&mut self, said: Said, detail: &str) -> bool {
@@ -793,8 +713,6 @@ impl<'c> Machine<'c> {
     }
 }
 
-/// Refused keys in a row before the provisioned one has its turn too.
-const REFUSALS_MAX: u8 = 8;
 /// A session that held so long was no failed dial, in milliseconds.
 const HELD_MS: u64 = 5 * 60 * 1000;
 

@@ -7,6 +7,7 @@
 
 mod cells;
 mod config;
+mod dialing;
 mod hello;
 mod link;
 mod machine;

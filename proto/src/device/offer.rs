@@ -5,16 +5,16 @@ use super::config::COMPONENTS;
 use super::machine::{Active, Machine};
 use super::outbox::Said;
 use super::proof::Proof;
-use super::receiving::{Outcome, Receiving, round_up};
+use super::receiving::{Outcome, Receiving};
 use super::stage::Stage;
 use super::transmit::Out;
 use crate::code::{ByeReason, DigestFrom, Reason, Statement};
-use crate::frame::{Ack, Chunk, DOWNGRADE, Decline, GatewayFrame, Nack, Offer, RESTART, Resume};
+use crate::frame::{Ack, Chunk, DOWNGRADE, GatewayFrame, Nack, Offer, RESTART, Resume};
 use crate::id::{Digest, UpdateId};
 use crate::limits::{ACK_EVERY_MS, CHUNK_MS};
 use crate::manifest::{Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, recheck};
 use crate::statement;
-use crate::time::Millis;
+use crate::time::{Millis, round_up};
 use crate::trust::{SignatureVerified, VerifySignature};
 use heapless::Vec;
 
@@ -92,10 +92,10 @@ impl Machine<'_> {
         }
         if self.identity_lost {
             let reason = Reason::STORAGE;
-            self.send(Out::Decline(Decline {
+            self.send(Out::Decline {
                 update: *update,
                 reason,
-            }));
+            });
             return false;
         }
         let wait = if self.cells.trial.is_some() {
@@ -118,6 +118,7 @@ impl Machine<'_> {
     }
 
     /// Answers [`super::Work::CheckManifest`]: `plaintext` is the record that is still in the buffer.
+    #[inline(never)]
     pub fn check_manifest(
         &mut self,
         plaintext: &[u8],
@@ -195,10 +196,10 @@ impl Machine<'_> {
 
     fn decline(&mut self, reason: Reason) {
         if let Some(active) = self.active.take() {
-            self.send(Out::Decline(Decline {
+            self.send(Out::Decline {
                 update: active.update,
                 reason,
-            }));
+            });
         }
         self.stage = Stage::Idle;
     }
@@ -541,6 +542,7 @@ impl Machine<'_> {
     }
 
     /// Answers [`super::Work::CheckGateways`].
+    #[inline(never)]
     pub fn check_gateways(&mut self, plaintext: &[u8], verifier: &mut impl VerifySignature) {
         self.take_work();
         self.gateways_due = false;

@@ -4,7 +4,7 @@
 use crate::code::{Reason, Statement};
 use crate::id::{Handle, UpdateId};
 use crate::limits::{OUTBOX_DETAIL_MAX, OUTBOX_MAX};
-use crate::wire::{Field, Reader, Writer, fields};
+use crate::stored::{Stored, Way};
 use heapless::{String, Vec};
 
 /// What an entry states.
@@ -33,14 +33,21 @@ pub enum Said {
     },
 }
 
-fields! {
-    /// A numbered statement.
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct Entry {
-        /// Its number, from 1.
-        pub sequence: u32,
-        /// The statement.
-        pub said: Said,
+/// A numbered statement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its number, from 1.
+    pub sequence: u32,
+    /// The statement.
+    pub said: Said,
+}
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            sequence: 0,
+            said: Said::GatewaysStored { epoch: 0 },
+        }
     }
 }
 
@@ -53,70 +60,56 @@ pub struct Outbox {
     detail: String<OUTBOX_DETAIL_MAX>,
 }
 
-impl Field<'_> for Said {
-    fn read(reader: &mut Reader<'_>) -> Self {
-        match u8::read(reader) {
-            0 => Self::Outcome {
-                update: Field::read(reader),
-                component: Field::read(reader),
-                state: Field::read(reader),
-                reason: Field::read(reader),
-            },
-            1 => Self::KeyStored {
-                handle: Field::read(reader),
-            },
-            kind => {
-                if kind != 2 {
-                    reader.fail();
-                }
-                Self::GatewaysStored {
-                    epoch: Field::read(reader),
-                }
+impl Stored for Entry {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.number(&mut self.sequence);
+        let mut kind = match self.said {
+            Said::Outcome { .. } => 0,
+            Said::KeyStored { .. } => 1,
+            Said::GatewaysStored { .. } => 2,
+        };
+        way.byte(&mut kind);
+        if way.is_load() {
+            self.said = match kind {
+                0 => Said::Outcome {
+                    update: UpdateId::default(),
+                    component: 0,
+                    state: Statement(0),
+                    reason: Reason::NONE,
+                },
+                1 => Said::KeyStored {
+                    handle: Handle::default(),
+                },
+                _ => Said::GatewaysStored { epoch: 0 },
+            };
+            if kind > 2 {
+                way.fail();
             }
         }
-    }
-
-    fn write(&self, writer: &mut Writer<'_>) {
-        match self {
-            Self::Outcome {
+        match &mut self.said {
+            Said::Outcome {
                 update,
                 component,
                 state,
                 reason,
             } => {
-                0_u8.write(writer);
-                update.write(writer);
-                component.write(writer);
-                state.write(writer);
-                reason.write(writer);
+                way.bytes(&mut update.0);
+                way.byte(component);
+                way.byte(&mut state.0);
+                way.byte(&mut reason.0);
             }
-            Self::KeyStored { handle } => {
-                1_u8.write(writer);
-                handle.write(writer);
-            }
-            Self::GatewaysStored { epoch } => {
-                2_u8.write(writer);
-                epoch.write(writer);
-            }
+            Said::KeyStored { handle } => way.bytes(&mut handle.0),
+            Said::GatewaysStored { epoch } => way.number(epoch),
         }
     }
 }
 
-impl Field<'_> for Outbox {
-    fn read(reader: &mut Reader<'_>) -> Self {
-        Self {
-            last: Field::read(reader),
-            entries: Field::read(reader),
-            detail_of: Field::read(reader),
-            detail: Field::read(reader),
-        }
-    }
-
-    fn write(&self, writer: &mut Writer<'_>) {
-        self.last.write(writer);
-        self.entries.write(writer);
-        self.detail_of.write(writer);
-        self.detail.write(writer);
+impl Stored for Outbox {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.number(&mut self.last);
+        way.list(&mut self.entries);
+        way.number(&mut self.detail_of);
+        way.text(&mut self.detail);
     }
 }
 

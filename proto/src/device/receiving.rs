@@ -4,21 +4,13 @@
 use crate::crc::Crc32;
 use crate::frame::{ACK_NOW, Chunk};
 use crate::limits::{ACK_EVERY_MS, BAD_READ_BACKS_MAX};
-use crate::time::Millis;
+use crate::time::{Millis, divide, round_up};
 
 /// Bytes that the next storage step concerns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     pub(super) offset: u32,
     pub(super) len: u32,
-}
-
-/// `value`, or the next multiple of `unit` above it.
-pub(super) const fn round_up(value: u32, unit: u32) -> u32 {
-    match value.checked_rem(unit) {
-        None | Some(0) => value,
-        Some(over) => value.saturating_add(unit - over),
-    }
 }
 
 /// The storage step that is under way or comes next.
@@ -149,7 +141,7 @@ impl Receiving {
             return Ok(());
         }
         let end = chunk.offset.checked_add(len).ok_or(WrongChunk)?;
-        let whole_units = len.is_multiple_of(self.write_unit) || end == self.size;
+        let whole_units = divide(len, self.write_unit).1 == 0 || end == self.size;
         if chunk.offset != self.written
             || len == 0
             || end > self.limit.min(self.size)
@@ -272,10 +264,7 @@ impl Receiving {
         if self.written == self.size {
             self.size
         } else {
-            match self.written.checked_rem(self.erase_unit) {
-                Some(over) => self.written - over,
-                None => self.written,
-            }
+            self.written - divide(self.written, self.erase_unit).1
         }
     }
 

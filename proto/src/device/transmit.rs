@@ -2,16 +2,17 @@
 
 use super::link::LinkState;
 use super::machine::Machine;
-use super::outbox::Said;
+use super::outbox::{Entry, Said};
 use super::stage::Stage;
 use super::work::Work;
 use crate::code::{Phase, Reason, Statement};
 use crate::frame::{
-    Accept, Ack, Bye, Decline, Defer, DeviceFrame, GatewaysStored, KeyStored, Nack, Ping, Pong,
-    Progress, Report, Unsupported,
+    Accept, Ack, Bye, Decline, Defer, GatewaysStored, KeyStored, Nack, Ping, Pong, Progress,
+    Report, Unsupported, say,
 };
 use crate::id::UpdateId;
 use crate::time::Millis;
+use crate::wire::Writer;
 
 /// A frame that waits to be sent; it borrows nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +27,10 @@ pub(super) enum Out {
         reason: Reason,
         for_s: u16,
     },
-    Decline(Decline),
+    Decline {
+        update: UpdateId,
+        reason: Reason,
+    },
     /// As `Accept`.
     Progress,
     Ack(Ack),
@@ -44,6 +48,7 @@ pub(super) enum Out {
 impl Machine<'_> {
     /// Writes the next frame's plaintext to `buffer`, which takes
     /// [`FRAME_MAX`](super::FRAME_MAX) bytes, and returns its length.
+    #[inline(never)]
     pub fn poll_transmit(&mut self, buffer: &mut [u8], now: Millis) -> Option<usize> {
         let len = self.next_frame(buffer)?;
         // Only what is sent is a sign of life to the gateway.
@@ -61,88 +66,108 @@ impl Machine<'_> {
         ) {
             return None;
         }
+        let mut writer = Writer::new(buffer);
         if self.hello_due {
             self.hello_due = false;
-            return self.write_hello(buffer);
+            self.write_hello(&mut writer);
+        } else if !self.write_stated(&mut writer) {
+            loop {
+                let out = self.out.pop_front()?;
+                if self.write_out(out, &mut writer).is_some() {
+                    break;
+                }
+            }
         }
+        writer.finish()
+    }
+
+    /// Writes the next entry of the outbox; false where there is none to be stated now.
+    #[inline(never)]
+    fn write_stated(&mut self, writer: &mut Writer<'_>) -> bool {
         // What a cut would take back is not stated.
-        let held = self.is_outbox_held();
-        let entry = self.cells.outbox.entries().get(usize::from(self.restate));
-        if let Some(entry) = entry.filter(|_| !held) {
-            self.restate += 1;
-            let sequence = entry.sequence;
-            let frame: DeviceFrame<'_> = match entry.said {
-                Said::Outcome {
+        if self.is_outbox_held() {
+            return false;
+        }
+        let outbox = &self.cells.outbox;
+        let Some(&Entry { sequence, said }) = outbox.entries().get(usize::from(self.restate))
+        else {
+            return false;
+        };
+        self.restate += 1;
+        match said {
+            Said::Outcome {
+                update,
+                component,
+                state,
+                reason,
+            } => {
+                let report = Report {
+                    sequence,
                     update,
                     component,
                     state,
                     reason,
-                } => {
-                    let detail = self.cells.outbox.detail(sequence);
-                    Report {
-                        sequence,
-                        update,
-                        component,
-                        state,
-                        reason,
-                        detail,
-                    }
-                    .into()
-                }
-                Said::KeyStored { handle } => KeyStored { sequence, handle }.into(),
-                Said::GatewaysStored { epoch } => GatewaysStored { sequence, epoch }.into(),
-            };
-            return frame.encode(buffer).ok();
-        }
-        loop {
-            let out = self.out.pop_front()?;
-            if let Some(frame) = self.frame(out) {
-                return frame.encode(buffer).ok();
+                    detail: outbox.detail(sequence),
+                };
+                say(writer, &report);
             }
+            Said::KeyStored { handle } => say(writer, &KeyStored { sequence, handle }),
+            Said::GatewaysStored { epoch } => say(writer, &GatewaysStored { sequence, epoch }),
         }
+        true
     }
 
-    fn frame(&self, out: Out) -> Option<DeviceFrame<'_>> {
-        Some(match out {
-            Out::Ping(nonce) => Ping { nonce }.into(),
-            Out::Pong(nonce) => Pong { nonce }.into(),
-            Out::Unsupported(number) => Unsupported { number }.into(),
-            Out::Accept => self.accept()?.into(),
+    /// `None` where there is nothing to say any more.
+    #[inline(never)]
+    fn write_out(&self, out: Out, writer: &mut Writer<'_>) -> Option<()> {
+        match out {
+            Out::Ping(nonce) => say(writer, &Ping { nonce }),
+            Out::Pong(nonce) => say(writer, &Pong { nonce }),
+            Out::Unsupported(number) => say(writer, &Unsupported { number }),
+            Out::Accept => say(writer, &self.accept()?),
             Out::Defer {
                 update,
                 reason,
                 for_s,
-            } => Defer {
-                update,
-                reason,
-                for_s: for_s.into(),
+            } => {
+                let for_s = for_s.into();
+                let defer = Defer {
+                    update,
+                    reason,
+                    for_s,
+                };
+                say(writer, &defer);
             }
-            .into(),
-            Out::Decline(decline) => decline.into(),
-            Out::Progress => self.stage_progress()?.into(),
-            Out::Ack(ack) => ack.into(),
-            Out::Nack(nack) => nack.into(),
+            Out::Decline { update, reason } => say(writer, &Decline { update, reason }),
+            Out::Progress => say(writer, &self.stage_progress()?),
+            Out::Ack(ack) => say(writer, &ack),
+            Out::Nack(nack) => say(writer, &nack),
             Out::Passing {
                 update,
                 component,
                 state,
                 reason,
-            } => Report {
-                sequence: 0,
-                update,
-                component,
-                state,
-                reason,
-                detail: "",
+            } => {
+                let report = Report {
+                    sequence: 0,
+                    update,
+                    component,
+                    state,
+                    reason,
+                    detail: "",
+                };
+                say(writer, &report);
             }
-            .into(),
-            Out::GatewaysRefused => GatewaysStored {
-                sequence: 0,
-                epoch: self.cells.gateways_epoch,
+            Out::GatewaysRefused => {
+                let refused = GatewaysStored {
+                    sequence: 0,
+                    epoch: self.cells.gateways_epoch,
+                };
+                say(writer, &refused);
             }
-            .into(),
-            Out::Bye(bye) => bye.into(),
-        })
+            Out::Bye(bye) => say(writer, &bye),
+        }
+        Some(())
     }
 
     /// The window is shut until the slot is ready; the first Ack opens it. So no chunk has

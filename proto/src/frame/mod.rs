@@ -30,6 +30,21 @@ pub enum FrameFault {
     NoRoom,
 }
 
+/// A frame of the direction, to be written without the enum of all of them.
+pub(crate) trait Numbered<Direction> {
+    /// The first byte of the plaintext.
+    const NUMBER: u8;
+}
+
+/// Appends a board's frame, its number first.
+pub(crate) fn say<'a, F>(writer: &mut Writer<'_>, frame: &F)
+where
+    F: Field<'a> + Numbered<DeviceFrame<'a>>,
+{
+    writer.byte(F::NUMBER);
+    frame.write(writer);
+}
+
 macro_rules! direction {
     ($(#[$doc:meta])* $name:ident { $($number:literal $frame:ident $(<$life:lifetime>)?,)+ }) => {
         $(#[$doc])*
@@ -89,7 +104,11 @@ macro_rules! direction {
             }
         }
 
-        $(impl<'a> From<$frame $(<$life>)?> for $name<'a> {
+        $(impl<'a> Numbered<$name<'a>> for $frame $(<$life>)? {
+            const NUMBER: u8 = $number;
+        }
+
+        impl<'a> From<$frame $(<$life>)?> for $name<'a> {
             fn from(frame: $frame $(<$life>)?) -> Self {
                 Self::$frame(frame)
             }

@@ -6,8 +6,9 @@ use super::{Entry, Manifest, TrialBudget};
 use crate::code::Reason;
 use crate::id::Digest;
 use crate::limits::{ENCODING_RAW, REMEMBERED_LEN, VERSION_MAX};
+use crate::stored::{Stored, Way, load};
 use crate::trust::{SignatureVerified, TrustSet, VerifySignature};
-use crate::wire::{Field as _, Writer, fields, whole};
+use crate::wire::Writer;
 
 /// What the board knows of itself.
 #[derive(Clone, Copy, Debug)]
@@ -59,10 +60,9 @@ pub struct Accepted {
     pub verified: SignatureVerified,
 }
 
-fields! {
 /// What a board keeps of a verified manifest: enough to take a Resume without seeing it again, to run the
 /// trial, and to state the image in Hello. 137 bytes at most in the journal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Remembered {
     /// SHA-256 of the manifest's body.
@@ -84,12 +84,28 @@ pub struct Remembered {
     /// Epoch of the TrustSet under which it was verified.
     pub trust_epoch: u32,
 }
+
+impl Stored for Remembered {
+    fn pass(&mut self, way: &mut Way<'_>) {
+        way.bytes(&mut self.manifest.0);
+        way.byte(&mut self.component);
+        way.text(&mut self.version);
+        way.number(&mut self.size);
+        way.bytes(&mut self.sha256.0);
+        way.counter(&mut self.counter);
+        way.counter(&mut self.floor);
+        way.byte(&mut self.trial.boots);
+        way.short(&mut self.trial.dials);
+        way.number(&mut self.trial.awake_s);
+        way.number(&mut self.trust_epoch);
+    }
 }
 
 /// Decides whether the board takes the offered image.
 ///
 /// # Errors
 /// The first [`Reason`] of section 6.4 that applies: what the board states in Decline.
+#[inline(never)]
 pub fn check(
     manifest: &[u8],
     offered: &Offered,
@@ -216,14 +232,15 @@ impl Remembered {
     /// journal's checksum, may be read so.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        whole(bytes)
+        let mut image = Self::default();
+        load(&mut image, bytes).then_some(image)
     }
 
     /// Writes a journal cell and returns the bytes used, at most `REMEMBERED_LEN`.
     #[must_use]
     pub fn encode(&self, out: &mut [u8; REMEMBERED_LEN]) -> usize {
-        let mut writer = Writer::new(out);
-        self.write(&mut writer);
-        writer.len()
+        let mut way = Way::Store(Writer::new(out));
+        self.clone().pass(&mut way);
+        way.finish().unwrap_or(0)
     }
 }
