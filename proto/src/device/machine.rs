@@ -564,6 +564,7 @@ impl<'c> Machine<'c> {
     }
 
     /// Looks at the clock.
+    #[inline(never)]
     pub fn handle_timeout(&mut self, now: Millis) {
         if self.store_again_at <= now {
             self.store_again();

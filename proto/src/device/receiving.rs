@@ -68,7 +68,10 @@ pub(super) struct WrongChunk;
 
 /// A transfer under way.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(super) struct Receiving {
+    rewinding: bool,
+    bad_read_backs: u8,
     size: u32,
     write_unit: u32,
     erase_unit: u32,
@@ -77,8 +80,6 @@ pub(super) struct Receiving {
     committed: u32,
     acked: u32,
     limit: u32,
-    rewinding: bool,
-    bad_read_backs: u8,
     /// Never: everything that came is acknowledged.
     ack_due: Millis,
     step: Step,

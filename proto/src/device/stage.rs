@@ -7,6 +7,7 @@ use crate::manifest::Offered;
 
 /// What the board is at with an update. States say what they wait for.
 #[derive(Clone, Debug)]
+#[repr(u8)]
 pub(super) enum Stage {
     /// An Offer.
     Idle,

@@ -49,6 +49,7 @@ macro_rules! direction {
     ($(#[$doc:meta])* $name:ident { $($number:literal $frame:ident $(<$life:lifetime>)?,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, Debug)]
+        #[repr(u8)]
         pub enum $name<'a> {
             $(#[doc = concat!("Frame number ", stringify!($number), ".")]
             $frame($frame $(<$life>)?),)+
@@ -77,15 +78,23 @@ macro_rules! direction {
             pub fn decode(plaintext: &'a [u8]) -> Result<Self, FrameFault> {
                 let (&number, body) = plaintext.split_first().ok_or(FrameFault::Empty)?;
                 let mut reader = Reader::new(body);
-                let frame = match number {
-                    $($number => Self::$frame(Field::read(&mut reader)),)+
-                    _ => return Err(FrameFault::Unknown(number)),
-                };
+                let mut frame = None;
+                Self::read_body(number, &mut reader, &mut frame);
+                let frame = frame.ok_or(FrameFault::Unknown(number))?;
                 // Every byte of the body is used (spec/frames.md section 1.5).
                 if reader.is_empty() {
                     Ok(frame)
                 } else {
                     Err(FrameFault::Malformed(number))
+                }
+            }
+
+            /// Apart, so that each frame is read to where it stays, and not taken to pieces.
+            #[inline(never)]
+            fn read_body(number: u8, reader: &mut Reader<'a>, frame: &mut Option<Self>) {
+                match number {
+                    $($number => *frame = Some(Self::$frame(Field::read(reader))),)+
+                    _ => {}
                 }
             }
 
