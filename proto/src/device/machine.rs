@@ -1,7 +1,7 @@
 //! The machine itself: it routes; the steps are in the files beside this one.
 
 use super::cells::{CELL_LEN, Cell, Cells};
-use super::config::{COMPONENTS, Config, Facts, RunningImage};
+use super::config::{COMPONENTS, ComponentConfig, Config, Facts, RunningImage};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
 use super::outbox::Said;
 use super::proof::Proof;
@@ -341,12 +341,20 @@ impl<'c> Machine<'c> {
         self.stage_work()
     }
 
+    /// The component that the update is for.
+    #[inline(never)]
+    pub(super) fn active_config(&self) -> Option<&'c ComponentConfig> {
+        self.config.components.get(usize::from(self.active?.place))
+    }
+
+    /// Its number; 0 without an update.
+    pub(super) fn active_component(&self) -> u8 {
+        self.active_config().map_or(0, |of| of.component)
+    }
+
     fn stage_work(&self) -> Option<Work> {
         let is_down = matches!(self.link, LinkState::Down { .. });
-        let component = self
-            .active
-            .and_then(|active| self.config.components.get(usize::from(active.place)))
-            .map_or(0, |of| of.component);
+        let component = self.active_component();
         if self.gateways_due {
             return Some(Work::CheckGateways);
         }

@@ -108,11 +108,7 @@ impl Machine<'_> {
             None
         };
         if let Some((reason, for_s)) = wait {
-            self.send(Out::Defer {
-                update: *update,
-                reason,
-                for_s,
-            });
+            self.defer(*update, reason, for_s);
         }
         wait.is_none()
     }
@@ -177,11 +173,7 @@ impl Machine<'_> {
                     // Its trial was lost, and could not be undone at the start: nobody has tested it.
                     self.stage = Stage::Idle;
                     self.active = None;
-                    self.send(Out::Defer {
-                        update: active.update,
-                        reason: Reason::ON_TRIAL,
-                        for_s: 600,
-                    });
+                    self.defer(active.update, Reason::ON_TRIAL, 600);
                 } else if runs {
                     self.keep_running_image(place, &accepted.image);
                     self.end_update(Statement::CONFIRMED, Reason::ALREADY_RUNNING, "");
@@ -217,9 +209,7 @@ impl Machine<'_> {
                 staged: false,
                 prepared: false,
             });
-            self.claimed = 0;
-            self.proof = Proof::new();
-            self.clean_from = None;
+            self.forget_prefix();
             self.dirty(Cell::Claim);
         }
         self.stage = Stage::Proving;
@@ -228,7 +218,7 @@ impl Machine<'_> {
 
     /// Goes on once the digest has reached the claim.
     fn prove(&mut self, now: Millis) {
-        let (Some(active), Some((image, claim))) = (self.active, self.cells.claimed()) else {
+        let Some((image, claim)) = self.cells.claimed() else {
             return;
         };
         let (size, digest) = (image.size, image.sha256);
@@ -245,12 +235,7 @@ impl Machine<'_> {
             self.begin_at_zero(now);
             return;
         }
-        let Some(component) = self
-            .config
-            .components
-            .get(usize::from(active.place))
-            .copied()
-        else {
+        let Some(component) = self.active_config() else {
             return;
         };
         self.send(Out::Accept);
@@ -282,17 +267,11 @@ impl Machine<'_> {
 
     /// Opens the window once the slot is ready.
     fn prepared(&mut self, now: Millis) {
-        let (Some(active), Some(image), Some(claim)) =
-            (self.active, &self.cells.image, &mut self.cells.claim)
-        else {
-            return;
-        };
-        let Some(component) = self
-            .config
-            .components
-            .get(usize::from(active.place))
-            .copied()
-        else {
+        let (Some(component), Some(image), Some(claim)) = (
+            self.active_config(),
+            &self.cells.image,
+            &mut self.cells.claim,
+        ) else {
             return;
         };
         let (size, committed) = (image.size, claim.committed);
@@ -300,13 +279,7 @@ impl Machine<'_> {
             self.dirty(Cell::Claim);
         }
         self.clean_from = Some(committed);
-        let receiving = Receiving::new(
-            size,
-            committed,
-            component.write_unit,
-            component.erase_unit,
-            component.window,
-        );
+        let receiving = Receiving::new(size, committed, component);
         self.send_ack(receiving.committed(), receiving.limit());
         self.chunk_at = now;
         self.stage = Stage::Receiving(receiving);
@@ -395,9 +368,7 @@ impl Machine<'_> {
 
     /// The slot does not hold what the journal claims.
     fn begin_at_zero(&mut self, now: Millis) {
-        self.proof = Proof::new();
-        self.claimed = 0;
-        self.clean_from = None;
+        self.forget_prefix();
         if let Some(claim) = &mut self.cells.claim {
             claim.committed = 0;
             claim.staged = false;
@@ -445,10 +416,7 @@ impl Machine<'_> {
             self.backoff.reset();
         }
         claim.committed = committed;
-        let every = self
-            .active
-            .and_then(|active| self.config.components.get(usize::from(active.place)))
-            .map_or(0, |of| of.claim_every);
+        let every = self.active_config().map_or(0, |of| of.claim_every);
         if done || committed.saturating_sub(self.claimed) >= every {
             self.claimed = committed;
             self.dirty(Cell::Claim);
@@ -494,12 +462,7 @@ impl Machine<'_> {
             _ => match self.cells.tried() {
                 Some((image, trial)) if trial.update == update => {
                     let component = image.component;
-                    self.send(Out::Passing {
-                        update,
-                        component,
-                        state: Statement::ACTIVATING,
-                        reason: Reason::ON_TRIAL,
-                    });
+                    self.pass_on(update, component, Statement::ACTIVATING, Reason::ON_TRIAL);
                 }
                 _ if self.cells.outbox.has_outcome_of(&update) => self.restate(),
                 _ => self.leave(ByeReason::PROTOCOL_ERROR),
@@ -511,20 +474,11 @@ impl Machine<'_> {
         let tried = self.cells.tried();
         if let Some((image, _)) = tried.filter(|(_, trial)| trial.update == update) {
             let component = image.component;
-            self.send(Out::Passing {
-                update,
-                component,
-                state: Statement::ACTIVATING,
-                reason: Reason::TOO_LATE,
-            });
+            self.pass_on(update, component, Statement::ACTIVATING, Reason::TOO_LATE);
         } else if self.cells.outbox.has_outcome_of(&update) {
             self.restate();
         } else if !self.cells.outbox.has_room(self.expected_outcomes(&update)) {
-            self.send(Out::Defer {
-                update,
-                reason: Reason::OUTBOX_FULL,
-                for_s: 30,
-            });
+            self.defer(update, Reason::OUTBOX_FULL, 30);
         } else {
             let component = self.component_of_active(&update);
             let said = Said::Outcome {
@@ -614,11 +568,7 @@ impl Machine<'_> {
             return;
         }
         if let (true, Some(active)) = (self.stage.is_transfer(), self.active) {
-            self.send(Out::Defer {
-                update: active.update,
-                reason: Reason::STORAGE,
-                for_s: 600,
-            });
+            self.defer(active.update, Reason::STORAGE, 600);
             self.stop_transfer();
         }
     }
@@ -626,6 +576,7 @@ impl Machine<'_> {
     /// States the outcome of the active update, durably, and is idle again.
     pub(super) fn end_update(&mut self, state: Statement, reason: Reason, detail: &str) {
         self.stage = Stage::Idle;
+        let component = self.active_component();
         let Some(active) = self.active.take() else {
             return;
         };
@@ -633,11 +584,6 @@ impl Machine<'_> {
         if self.cells.outbox.has_outcome_of(&active.update) {
             return;
         }
-        let component = self
-            .config
-            .components
-            .get(usize::from(active.place))
-            .map_or(0, |of| of.component);
         self.state_said(
             Said::Outcome {
                 update: active.update,
@@ -650,17 +596,7 @@ impl Machine<'_> {
     }
 
     fn state_passing(&mut self, active: Active, state: Statement, reason: Reason) {
-        let component = self
-            .config
-            .components
-            .get(usize::from(active.place))
-            .map_or(0, |of| of.component);
-        self.send(Out::Passing {
-            update: active.update,
-            component,
-            state,
-            reason,
-        });
+        self.pass_on(active.update, self.active_component(), state, reason);
     }
 
     /// Outcomes that are on their way beside that of this update.
@@ -674,8 +610,7 @@ impl Machine<'_> {
     fn component_of_active(&self, update: &UpdateId) -> u8 {
         self.active
             .filter(|active| active.update == *update)
-            .and_then(|active| self.config.components.get(usize::from(active.place)))
-            .map_or(0, |of| of.component)
+            .map_or(0, |_| self.active_component())
     }
 
     pub(super) fn drop_claim(&mut self) {
@@ -683,10 +618,33 @@ impl Machine<'_> {
         if self.cells.trial.is_none() {
             self.cells.image = None;
         }
+        self.forget_prefix();
+        self.dirty(Cell::Claim);
+    }
+
+    /// Nothing is known of the slot any more.
+    fn forget_prefix(&mut self) {
         self.claimed = 0;
         self.proof = Proof::new();
         self.clean_from = None;
-        self.dirty(Cell::Claim);
+    }
+
+    fn defer(&mut self, update: UpdateId, reason: Reason, for_s: u16) {
+        self.send(Out::Defer {
+            update,
+            reason,
+            for_s,
+        });
+    }
+
+    /// A statement that is not repeated.
+    fn pass_on(&mut self, update: UpdateId, component: u8, state: Statement, reason: Reason) {
+        self.send(Out::Passing {
+            update,
+            component,
+            state,
+            reason,
+        });
     }
 
     fn send_ack(&mut self, committed: u32, limit: u32) {

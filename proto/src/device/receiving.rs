@@ -1,6 +1,7 @@
 //! The receiving side of a transfer: write, read back, flush, hash, acknowledge
 //! (spec/protocol.md section 8.4). Mirrors `gateway/sending.rs`.
 
+use super::config::ComponentConfig;
 use crate::crc::Crc32;
 use crate::frame::{ACK_NOW, Chunk};
 use crate::limits::{ACK_EVERY_MS, BAD_READ_BACKS_MAX};
@@ -86,22 +87,16 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    pub(super) fn new(
-        size: u32,
-        committed: u32,
-        write_unit: u32,
-        erase_unit: u32,
-        window: u32,
-    ) -> Self {
+    pub(super) fn new(size: u32, committed: u32, component: &ComponentConfig) -> Self {
         Self {
             size,
-            write_unit: write_unit.max(1),
-            erase_unit: erase_unit.max(1),
-            window,
+            write_unit: component.write_unit.max(1),
+            erase_unit: component.erase_unit.max(1),
+            window: component.window,
             written: committed,
             committed,
             acked: committed,
-            limit: committed.saturating_add(window),
+            limit: committed.saturating_add(component.window),
             rewinding: false,
             bad_read_backs: 0,
             ack_due: Millis::NEVER,

@@ -187,11 +187,7 @@ impl Machine<'_> {
             prefix: self.proof.digest(),
             payload_offset: committed,
             limit: committed,
-            commit_ms: self
-                .config
-                .components
-                .get(usize::from(active.place))?
-                .commit_ms,
+            commit_ms: self.active_config()?.commit_ms,
         })
     }
 
