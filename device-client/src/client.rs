@@ -11,17 +11,18 @@ use crate::random::Random;
 use crate::rng::Rng;
 use crate::slot::{Slot, SlotError};
 use crate::transport::Transport;
+use dialhome_proto::clipped;
 use dialhome_proto::code::{BootReason, ByeReason, DigestFrom, Reason, SelfTest};
 use dialhome_proto::device::{
     BootAction, CELL_LEN, COMPONENTS, Cell, Cells, ComponentConfig, Config, DialFault, FRAME_MAX,
-    GatewayList, KeyUse, LinkState, Machine, RunningImage, Work,
+    GatewayList, KeyUse, Keys, LinkState, Machine, RunningImage, Work,
 };
-use dialhome_proto::limits::{BOARD_RECORD_MAX, HANDSHAKE_MS, RECORD_HEADER, TAG};
+use dialhome_proto::limits::{BOARD_RECORD_MAX, HANDSHAKE_MS, NETWORK_MAX, RECORD_HEADER, TAG};
 use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records, record_len};
 use dialhome_proto::statement::GatewaysStatement;
 use dialhome_proto::time::Millis;
 use dialhome_proto::trust::TrustSet;
-use heapless::{String, Vec};
+use heapless::Vec;
 
 /// Longest record to the gateway, in bytes, with its length.
 const SEND_LEN: usize = RECORD_HEADER + FRAME_MAX + TAG;
@@ -359,16 +360,15 @@ where
         let to = self.machine.facts_mut();
         to.link = facts.link;
         to.signal_dbm = facts.signal_dbm;
-        to.network = clipped(facts.network);
+        to.network.clear();
+        let _ = to.network.push_str(clipped(facts.network, NETWORK_MAX));
         let key = key_in_force(self.machine.cells(), self.key, key);
         let ephemeral = self.random.draw(&mut self.parts.rng);
-        let mut flight = [0; FIRST_FLIGHT_LEN];
-        let initiator = Initiator::start(&key, ephemeral, &mut flight);
-        if let Some(room) = self.tx.first_chunk_mut() {
-            *room = flight;
-        }
+        let Some(flight) = self.tx.first_chunk_mut() else {
+            return;
+        };
+        self.session = Session::Shaking(Initiator::start(&key, ephemeral, flight));
         self.tx_len = FIRST_FLIGHT_LEN;
-        self.session = Session::Shaking(initiator);
         self.due = now.after(HANDSHAKE_MS);
     }
 
@@ -690,12 +690,13 @@ fn plaintext(rx: &[u8], len: usize) -> &[u8] {
 }
 
 fn key_in_force(cells: &Cells, provisioned: &DeviceKey, which: KeyUse) -> DeviceKey {
+    let Keys { current, pending } = &cells.keys;
     let stored = match which {
-        KeyUse::Pending => cells.keys.pending.or(cells.keys.current),
-        KeyUse::Current => cells.keys.current,
+        KeyUse::Pending => pending.as_ref().or(current.as_ref()),
+        KeyUse::Current => current.as_ref(),
         KeyUse::Provisioned => None,
     };
-    DeviceKey::new(stored.unwrap_or(*provisioned.bytes()))
+    DeviceKey::new(*stored.unwrap_or(provisioned.bytes()))
 }
 
 /// What runs of each component, and whether the board restarts.
@@ -752,15 +753,4 @@ fn convert(found: &Running) -> RunningImage {
         unfinished: found.unfinished,
         on_trial: found.on_trial,
     }
-}
-
-/// As much of the text as fits, in whole characters.
-fn clipped<const N: usize>(text: &str) -> String<N> {
-    let mut out = String::new();
-    for character in text.chars() {
-        if out.push(character).is_err() {
-            break;
-        }
-    }
-    out
 }

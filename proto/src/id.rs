@@ -103,10 +103,14 @@ const fn nibble(digit: u8) -> Option<u8> {
 /// Whether `text` may name a device or a product: `[A-Za-z0-9_-]{1,64}`.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    (1..=64).contains(&text.len()) && is_word(text.as_bytes(), b"_-")
+}
+
+/// Whether all of `text` are ASCII letters, digits, or bytes of `more`.
+#[inline(never)]
+pub(crate) fn is_word(text: &[u8], more: &[u8]) -> bool {
+    text.iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || more.contains(byte))
 }
 
 #[cfg(test)]

@@ -23,4 +23,4 @@ pub mod time;
 pub mod trust;
 mod wire;
 
-pub use wire::Texts;
+pub use wire::{Texts, clipped};

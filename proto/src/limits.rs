@@ -108,7 +108,7 @@ pub const OUTBOX_DETAIL_MAX: usize = 96;
 /// Board: attempts to activate or to revert before it gives up.
 pub const BOOT_ATTEMPTS_MAX: u8 = 3;
 /// Board: least wait after `superseded`, in milliseconds.
-pub const SUPERSEDED_MS: u64 = 10 * 60 * 1000;
+pub const SUPERSEDED_MS: u32 = 10 * 60 * 1000;
 /// Board: time without a chunk after which a transfer stops, in milliseconds.
 pub const CHUNK_MS: u64 = 10 * 60 * 1000;
 /// Board: wait before the journal is handed again what it has refused, in milliseconds.

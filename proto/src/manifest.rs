@@ -11,7 +11,7 @@ use core::fmt;
 pub use self::check::{Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, recheck};
 pub use self::encode::{EntryFields, ManifestFields, assemble, encode_body};
 use crate::hash::sha256;
-use crate::id::{Digest, is_name};
+use crate::id::{Digest, is_name, is_word};
 use crate::limits::{
     COMPONENTS_MAX, MANIFEST_DEVICES_MAX, MANIFEST_MAX, REQUIRES_MAX, VERSION_MAX,
 };
@@ -368,10 +368,7 @@ impl Iterator for Requires<'_> {
 /// and no `/`.
 #[must_use]
 pub fn is_version(text: &str) -> bool {
-    (1..=VERSION_MAX).contains(&text.len())
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._+~-".contains(&byte))
+    (1..=VERSION_MAX).contains(&text.len()) && is_word(text.as_bytes(), b"._+~-")
 }
 
 /// What is wrong with the layout or the values of a manifest.

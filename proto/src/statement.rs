@@ -4,7 +4,7 @@
 use core::fmt;
 
 use crate::code::Reason;
-use crate::id::{SignerId, is_name};
+use crate::id::{SignerId, is_name, is_word};
 use crate::limits::{GATEWAY_MAX, GATEWAY_MIN, GATEWAYS_MAX, SIGNATURES_MAX, STATEMENT_MAX};
 use crate::trust::{SignatureVerified, Signatures, TrustSet, VerifySignature, encode_signatures};
 use crate::wire::{self, Reader, Texts, TextsFault, Writer};
@@ -188,12 +188,7 @@ pub fn is_endpoint(text: &str) -> bool {
     };
     let is_host = match host {
         [b'[', address @ .., b']'] => is_ipv6(address),
-        _ => {
-            !host.is_empty()
-                && host
-                    .iter()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(byte))
-        }
+        _ => !host.is_empty() && is_word(host, b".-_"),
     };
     is_host && port != b"0" && is_decimal(port, u16::MAX.into())
 }

@@ -207,6 +207,19 @@ impl<'a> Iterator for Texts<'a> {
     }
 }
 
+/// As much of the text as fits into `max` bytes, in whole characters.
+#[inline(never)]
+#[must_use]
+pub fn clipped(text: &str, max: usize) -> &str {
+    let mut end = max.min(text.len());
+    loop {
+        if let Some(part) = text.get(..end) {
+            return part;
+        }
+        end = end.saturating_sub(1);
+    }
+}
+
 /// What comes before `rest`, its last part, in `bytes`.
 pub(crate) fn before<'a>(bytes: &'a [u8], rest: &[u8]) -> &'a [u8] {
     let len = bytes.len().saturating_sub(rest.len());

@@ -3,7 +3,7 @@
 
 use crate::code::{CloseCode, Refusal};
 use crate::limits::{RECONNECT_S_MAX, SUPERSEDED_MS};
-use crate::time::Millis;
+use crate::time::{Millis, divide};
 
 /// Which of the board's keys a dial uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,18 +75,23 @@ pub(super) struct Backoff {
     max_ms: u32,
     attempts: u8,
     superseded: u8,
-    random: u64,
+    random: u32,
 }
 
 impl Backoff {
     /// No wait is above 49 days.
     pub(super) fn new(first_ms: u64, max_ms: u64, seed: u64) -> Self {
         Self {
-            first_ms: u32::try_from(first_ms).unwrap_or(u32::MAX),
+            first_ms: u32::try_from(first_ms).unwrap_or(u32::MAX).max(1),
             max_ms: u32::try_from(max_ms).unwrap_or(u32::MAX),
             attempts: 0,
             superseded: 0,
-            random: seed,
+            random: seed
+                .to_le_bytes()
+                .as_chunks()
+                .0
+                .iter()
+                .fold(0, |sum, half| sum ^ u32::from_le_bytes(*half)),
         }
     }
 
@@ -101,47 +106,47 @@ impl Backoff {
 
     /// Full jitter: anywhere from 0 to the wait that this attempt allows.
     pub(super) fn next_ms(&mut self) -> u64 {
-        // A shift that loses bits would come out small.
-        let most = if u32::from(self.attempts) >= self.first_ms.leading_zeros() {
-            self.max_ms
-        } else {
-            (self.first_ms << self.attempts).min(self.max_ms)
-        };
+        let mut most = self.first_ms.min(self.max_ms);
+        for _ in 0..self.attempts {
+            most = most.saturating_add(most).min(self.max_ms);
+        }
         self.attempts = self.attempts.saturating_add(1);
-        self.draw(most.into())
+        self.draw(most).into()
     }
 
     /// The wait after a Close.
     pub(super) fn after_close(&mut self, code: CloseCode, reconnect_after_s: u32) -> u64 {
-        let told = u64::from(reconnect_after_s.min(RECONNECT_S_MAX)) * 1000;
-        if code == CloseCode::SUPERSEDED {
+        // A day at most.
+        let told = reconnect_after_s.min(RECONNECT_S_MAX) * 1000;
+        let wait = if code == CloseCode::SUPERSEDED {
             let least = SUPERSEDED_MS << self.superseded.min(6);
             self.superseded = self.superseded.saturating_add(1);
-            return told.max(least) + self.draw(least / 4);
-        }
-        if code == CloseCode::REKEY {
-            return told + self.draw(self.first_ms.into());
-        }
-        told + self.next_ms()
+            return u64::from(told.max(least)) + u64::from(self.draw(least / 4));
+        } else if code == CloseCode::REKEY {
+            self.draw(self.first_ms).into()
+        } else {
+            self.next_ms()
+        };
+        u64::from(told) + wait
     }
 
     /// The wait after a refusal, which is only a hint.
     pub(super) fn after_refusal(&mut self, retry_after_s: u16) -> u64 {
         // Nobody has signed it: it counts for no more than the board's own longest wait.
-        let told = u64::from(retry_after_s) * 1000;
-        told.min(self.max_ms.into()) + self.next_ms()
+        let told = u32::from(retry_after_s) * 1000;
+        u64::from(told.min(self.max_ms)) + self.next_ms()
     }
 
-    fn draw(&mut self, most: u64) -> u64 {
-        // SplitMix64: spreads boards that dial at the same moment; nothing secret depends on it.
-        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    /// A number up to `most`.
+    fn draw(&mut self, most: u32) -> u32 {
+        // A counter, mixed as MurmurHash3 ends: spreads boards that dial at the same moment;
+        // nothing secret depends on it.
+        self.random = self.random.wrapping_add(0x9E37_79B9);
         let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^= mixed >> 31;
-        // As a fraction of the wait, without a 64-bit division. No wait is above 49 days.
-        let most = most.min(u32::MAX.into());
-        ((mixed >> 32) * most + (mixed >> 32)) >> 32
+        mixed = (mixed ^ (mixed >> 16)).wrapping_mul(0x85EB_CA6B);
+        mixed = (mixed ^ (mixed >> 13)).wrapping_mul(0xC2B2_AE35);
+        mixed ^= mixed >> 16;
+        divide(mixed, most.saturating_add(1)).1
     }
 }
 

@@ -613,7 +613,8 @@ impl<'c> Machine<'c> {
         } else {
             self.ping_s
         };
-        u64::from(seconds.max(1)) * 1000
+        // Far above every interval, and below what 32 bits hold.
+        u64::from(seconds.clamp(1, 4_000_000) * 1000)
     }
 
     fn pong_ms(&self) -> u64 {

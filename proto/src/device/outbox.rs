@@ -5,6 +5,7 @@ use crate::code::{Reason, Statement};
 use crate::id::{Handle, UpdateId};
 use crate::limits::{OUTBOX_DETAIL_MAX, OUTBOX_MAX};
 use crate::stored::{Stored, Way};
+use crate::wire::clipped;
 use heapless::{String, Vec};
 
 /// What an entry states.
@@ -166,11 +167,7 @@ impl Outbox {
     pub(super) fn note(&mut self, detail: &str) {
         self.detail_of = self.last.wrapping_add(1).max(1);
         self.detail.clear();
-        for character in detail.chars() {
-            if self.detail.push(character).is_err() {
-                break;
-            }
-        }
+        let _ = self.detail.push_str(clipped(detail, OUTBOX_DETAIL_MAX));
     }
 
     /// Drops an entry; the place that it had, where there was one.
