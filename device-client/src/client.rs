@@ -94,8 +94,6 @@ pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     /// A dial that failed; told to the machine with a clock read afresh.
     dial_fault: Option<DialFault>,
     rx_len: usize,
-    /// Plaintext of the record that work points into.
-    plaintext_len: usize,
     tx_sent: usize,
     tx_len: usize,
     /// When the handshake must be done, or the last frames have left; never: neither is
@@ -188,7 +186,6 @@ where
             session: Session::None,
             rx: [0; RX],
             rx_len: 0,
-            plaintext_len: 0,
             tx: [0; SEND_LEN],
             tx_sent: 0,
             tx_len: 0,
@@ -299,11 +296,11 @@ where
                 self.machine.hung_up(now);
             }
             Work::CheckManifest => {
-                let plaintext = plaintext(&self.rx, self.plaintext_len);
+                let plaintext = plaintext(&self.rx);
                 self.machine.check_manifest(plaintext, &mut Ed25519, now);
             }
             Work::CheckGateways => {
-                let plaintext = plaintext(&self.rx, self.plaintext_len);
+                let plaintext = plaintext(&self.rx);
                 self.machine.check_gateways(plaintext, &mut Ed25519);
             }
             Work::Store(cell) => {
@@ -545,7 +542,6 @@ where
         };
         match records.open(&mut SoftAead, ciphertext) {
             Ok(plaintext) => {
-                self.plaintext_len = plaintext.len();
                 self.machine.handle_record(plaintext, now);
             }
             Err(_) => self.machine.leave(ByeReason::PROTOCOL_ERROR),
@@ -556,7 +552,7 @@ where
     #[inline(never)]
     fn store(&mut self, cell: Cell) -> Result<(), Reason> {
         let mut buffer = [0; CELL_LEN];
-        let plaintext = plaintext(&self.rx, self.plaintext_len);
+        let plaintext = plaintext(&self.rx);
         let result = match self.machine.cell(cell, plaintext, &mut buffer) {
             Some(len) => self
                 .parts
@@ -577,7 +573,7 @@ where
             }
             Work::Erase { offset, len } => slot.erase(offset, len),
             Work::Write { offset, len } => {
-                let plaintext = plaintext(&self.rx, self.plaintext_len);
+                let plaintext = plaintext(&self.rx);
                 let start = plaintext
                     .len()
                     .saturating_sub(usize::try_from(len).unwrap_or(usize::MAX));
@@ -685,7 +681,11 @@ const READ_LEN: usize = if cfg!(feature = "agent") {
     256
 };
 
-fn plaintext(rx: &[u8], len: usize) -> &[u8] {
+/// The plaintext that work points into: its header stays until the next record comes.
+fn plaintext(rx: &[u8]) -> &[u8] {
+    let len = rx.first_chunk().map_or(0, |header| {
+        usize::from(u16::from_be_bytes(*header)).saturating_sub(TAG)
+    });
     rx.get(RECORD_HEADER..RECORD_HEADER + len).unwrap_or(&[])
 }
 

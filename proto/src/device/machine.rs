@@ -69,10 +69,9 @@ pub struct Machine<'c> {
     /// Epoch and number of the gateways before the statement that is being stored.
     pub(super) gateways_before: (u32, u8),
     store_again_at: Millis,
-    /// When the last chunk came, or the window opened.
-    pub(super) chunk_at: Millis,
-    pub(super) trial_seen: Millis,
-    pub(super) progress_due: Millis,
+    /// Until the window opens: when Progress is due; from then on: when it opened, or the
+    /// last chunk came; on trial: until when the time awake is counted.
+    pub(super) stage_at: Millis,
     online_since: Millis,
     pub(super) sent_at: Millis,
     /// When the Ping that waits for its Pong was sent; never: none waits.
@@ -134,11 +133,9 @@ impl<'c> Machine<'c> {
             failed: 0,
             store_again_at: Millis(0),
             gateways_before: (0, 0),
-            chunk_at: Millis(0),
-            trial_seen: Millis(0),
+            stage_at: Millis(0),
             linked: false,
             trial_heard_link: false,
-            progress_due: Millis(0),
             ping_s: config.ping_s,
             facts: Facts::default(),
             backoff: Backoff::new(config.backoff_ms.0, config.backoff_ms.1, seed),

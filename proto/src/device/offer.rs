@@ -41,7 +41,7 @@ impl Machine<'_> {
             offered,
             restart: offer.flags & RESTART != 0,
         };
-        self.progress_due = now.after(ACK_EVERY_MS);
+        self.stage_at = now.after(ACK_EVERY_MS);
     }
 
     pub(super) fn handle_resume(&mut self, resume: &Resume, now: Millis) {
@@ -281,7 +281,7 @@ impl Machine<'_> {
         self.clean_from = Some(committed);
         let receiving = Receiving::new(size, committed, component);
         self.send_ack(receiving.committed(), receiving.limit());
-        self.chunk_at = now;
+        self.stage_at = now;
         self.stage = Stage::Receiving(receiving);
     }
 
@@ -294,7 +294,7 @@ impl Machine<'_> {
             self.leave(ByeReason::PROTOCOL_ERROR);
             return;
         }
-        self.chunk_at = now;
+        self.stage_at = now;
         if let Some(super::receiving::Todo::Write(span)) = receiving.todo(self.proof.len) {
             self.clean_from = self.clean_from.max(Some(span.offset + span.len));
         }
@@ -652,8 +652,8 @@ impl Machine<'_> {
     }
 
     fn progress(&mut self, now: Millis) {
-        if self.progress_due <= now {
-            self.progress_due = now.after(ACK_EVERY_MS);
+        if self.stage_at <= now {
+            self.stage_at = now.after(ACK_EVERY_MS);
             self.send(Out::Progress);
         }
     }
@@ -661,7 +661,7 @@ impl Machine<'_> {
     pub(super) fn stage_deadline(&self) -> Millis {
         match &self.stage {
             Stage::Receiving(receiving) if receiving.is_ready() => {
-                receiving.ack_due().min(self.chunk_at.after(CHUNK_MS))
+                receiving.ack_due().min(self.stage_at.after(CHUNK_MS))
             }
             Stage::Receiving(receiving) => receiving.ack_due(),
             _ => Millis::NEVER,
@@ -670,7 +670,7 @@ impl Machine<'_> {
 
     pub(super) fn stage_timeout(&mut self, now: Millis) {
         if let Stage::Receiving(receiving) = &mut self.stage {
-            if receiving.is_ready() && self.chunk_at.after(CHUNK_MS) <= now {
+            if receiving.is_ready() && self.stage_at.after(CHUNK_MS) <= now {
                 // The gateway lives and sends no chunk: the claim waits for its next Offer.
                 self.stop_transfer();
                 return;

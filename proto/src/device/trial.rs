@@ -20,7 +20,7 @@ const AWAKE_STORE_S: u32 = 600;
 impl Machine<'_> {
     /// Decides after a boot, or after a look, what is next for an image on its way.
     pub(super) fn resume_trial(&mut self, now: Millis) {
-        self.trial_seen = now;
+        self.stage_at = now;
         let (Some(image), Some(trial)) = (&self.cells.image, &mut self.cells.trial) else {
             self.stage = Stage::Idle;
             return;
@@ -155,14 +155,14 @@ impl Machine<'_> {
             }
             (BootAction::SelfTest | BootAction::Look, _) => {}
         }
-        self.trial_seen = now;
+        self.stage_at = now;
     }
 
     /// Answers [`BootAction::SelfTest`]; `detail` is what a failed test has to say.
     pub fn self_tested(&mut self, verdict: SelfTest, detail: &str, now: Millis) {
         self.take_work();
         self.self_test = verdict;
-        self.trial_seen = now;
+        self.stage_at = now;
         if verdict == SelfTest::FAILED {
             self.note_detail(detail);
             self.revert(Reason::SELF_TEST);
@@ -274,7 +274,7 @@ impl Machine<'_> {
             return Millis::NEVER;
         };
         let left_s = image.trial.awake_s.saturating_sub(trial.awake_s);
-        self.trial_seen
+        self.stage_at
             .after(u64::from(left_s.min(AWAKE_STORE_S) * 1000))
     }
 
@@ -285,10 +285,10 @@ impl Machine<'_> {
         let (Some(image), Some(trial)) = (&self.cells.image, &mut self.cells.trial) else {
             return;
         };
-        let awake = now.seconds_since(self.trial_seen);
+        let awake = now.seconds_since(self.stage_at);
         trial.awake_s = trial.awake_s.saturating_add(awake);
         let spent = trial.awake_s >= image.trial.awake_s;
-        self.trial_seen = now;
+        self.stage_at = now;
         self.dirty(Cell::Trial);
         if spent {
             self.revert(if self.trial_heard_link {
