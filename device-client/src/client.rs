@@ -91,8 +91,9 @@ enum Session {
 #[repr(C)]
 pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     restarting: bool,
-    /// A dial that failed; told to the machine with a clock read afresh.
-    dial_fault: Option<DialFault>,
+    /// A dial failed, and whether the link was up; told to the machine with a clock read
+    /// afresh.
+    dial_failed: Option<bool>,
     rx_len: usize,
     tx_sent: usize,
     tx_len: usize,
@@ -178,7 +179,7 @@ where
         }
         Self {
             machine,
-            dial_fault: None,
+            dial_failed: None,
             key: provision.key,
             gateways: provision.gateways,
             parts,
@@ -343,13 +344,7 @@ where
         };
         let linked = gateway.is_some_and(|gateway| self.parts.transport.connect(gateway).is_ok());
         if !linked {
-            let up = self.parts.transport.link_up();
-            let fault = if up {
-                DialFault::NoAnswer
-            } else {
-                DialFault::NoLink
-            };
-            self.dial_fault = Some(fault);
+            self.dial_failed = Some(self.parts.transport.link_up());
             return;
         }
         // A modem knows its network only now.
@@ -372,8 +367,8 @@ where
     /// Goes on with the handshake, where one is under way.
     #[inline(never)]
     fn shake(&mut self, now: Millis) -> bool {
-        if let Some(fault) = self.dial_fault.take() {
-            self.machine.dialed(Err(fault), now);
+        if let Some(up) = self.dial_failed.take() {
+            self.machine.dialed(Err(no_answer(up)), now);
             return true;
         }
         if !matches!(self.session, Session::Shaking(_)) {
@@ -428,14 +423,7 @@ where
         if broken || self.due <= now {
             let up = self.parts.transport.link_up();
             self.drop_link();
-            self.machine.dialed(
-                Err(if up {
-                    DialFault::NoAnswer
-                } else {
-                    DialFault::NoLink
-                }),
-                now,
-            );
+            self.machine.dialed(Err(no_answer(up)), now);
             return true;
         }
         moved
@@ -680,6 +668,15 @@ const READ_LEN: usize = if cfg!(feature = "agent") {
 } else {
     256
 };
+
+/// What a dial without an answer means.
+const fn no_answer(link_up: bool) -> DialFault {
+    if link_up {
+        DialFault::NoAnswer
+    } else {
+        DialFault::NoLink
+    }
+}
 
 /// The plaintext that work points into: its header stays until the next record comes.
 fn plaintext(rx: &[u8]) -> &[u8] {

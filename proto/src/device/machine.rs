@@ -56,8 +56,9 @@ pub struct Machine<'c> {
     pub(super) self_test: SelfTest,
     pub(super) last_close: CloseCode,
     nonce: u8,
+    /// Gateways before the statement that is being stored, and their epoch.
+    pub(super) gateways_before: u8,
     pub(super) active: Option<Active>,
-    pub(super) statement: (u16, u16),
     pub(super) link: LinkState,
     pub(super) stage: Stage,
     /// End of what was written in this boot; the slot is erased beyond it.
@@ -66,8 +67,8 @@ pub struct Machine<'c> {
     pub(super) failed_dials: u32,
     pub(super) ping_s: u32,
     rtt_ms: u32,
-    /// Epoch and number of the gateways before the statement that is being stored.
-    pub(super) gateways_before: (u32, u8),
+    pub(super) gateways_epoch_before: u32,
+    pub(super) statement: (u16, u16),
     store_again_at: Millis,
     /// Until the window opens: when Progress is due; from then on: when it opened, or the
     /// last chunk came; on trial: until when the time awake is counted.
@@ -132,7 +133,8 @@ impl<'c> Machine<'c> {
             self_test: SelfTest::NOT_RUN,
             failed: 0,
             store_again_at: Millis(0),
-            gateways_before: (0, 0),
+            gateways_before: 0,
+            gateways_epoch_before: 0,
             stage_at: Millis(0),
             linked: false,
             trial_heard_link: false,

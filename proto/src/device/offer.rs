@@ -512,7 +512,8 @@ impl Machine<'_> {
             verifier,
         ) {
             Ok((statement, _)) => {
-                self.gateways_before = (epoch, self.cells.gateways);
+                self.gateways_epoch_before = epoch;
+                self.gateways_before = self.cells.gateways;
                 self.cells.gateways_epoch = statement.epoch();
                 self.cells.gateways = u8::try_from(statement.gateways().count()).unwrap_or(0);
                 self.dirty(Cell::Gateways);
@@ -554,7 +555,8 @@ impl Machine<'_> {
         }
         if cell == Cell::Gateways {
             // The record is gone after this: the list stays the one that it was.
-            (self.cells.gateways_epoch, self.cells.gateways) = self.gateways_before;
+            self.cells.gateways_epoch = self.gateways_epoch_before;
+            self.cells.gateways = self.gateways_before;
             let stated = self
                 .cells
                 .outbox
