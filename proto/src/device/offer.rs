@@ -49,6 +49,7 @@ impl Machine<'_> {
             return;
         }
         self.stop_transfer();
+        self.stage_at = now.after(ACK_EVERY_MS);
         self.active = Some(Active {
             update: resume.update,
             place: 0,
