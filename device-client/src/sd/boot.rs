@@ -117,9 +117,12 @@ impl<'c, 'd, D: Medium, S: Sketch> SduBoot<'c, 'd, D, S> {
     fn trial(&mut self) -> Result<Option<Trial>, BootError> {
         let mut buffer = [0; 96];
         match self.journal.load(BOOT_CELL, &mut buffer) {
-            Ok(Some(len)) => Ok(buffer
+            // One that cannot be understood is not none: the trial's outcome is not known.
+            Ok(Some(len)) => buffer
                 .get(..len)
-                .and_then(|bytes| postcard::from_bytes(bytes).ok())),
+                .and_then(|bytes| postcard::from_bytes(bytes).ok())
+                .map(Some)
+                .ok_or(BootError::Storage),
             Ok(None) => Ok(None),
             Err(_) => Err(BootError::Storage),
         }
@@ -279,8 +282,9 @@ impl<D: Medium, S: Sketch> Boot for SduBoot<'_, '_, D, S> {
             return Ok(Restart::NotNeeded);
         };
         let own = self.running_digest();
-        if own.0 == trial.old {
-            // The old image runs: the new one must not be started any more.
+        if own.0 != trial.new {
+            // The old image runs, or one that came by another way, such as USB: the new
+            // one must not be started any more, and nothing is to be put back.
             if self.holds(UPDATE, trial.new_size, &Digest(trial.new))? {
                 if self.card.length(NEW)?.is_none() {
                     self.card.rename(UPDATE, NEW)?;

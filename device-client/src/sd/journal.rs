@@ -117,19 +117,26 @@ impl<'c, 'd, D: Medium> SdJournal<'c, 'd, D> {
         }))
     }
 
-    /// The newest copy that checks; whether there is one that does not.
+    /// The newest copy that checks; whether there is one that does not. A card of which
+    /// neither can be read is an error.
     fn newest(&self, cell: u8) -> Result<(Option<(u8, Header)>, bool), JournalError> {
         if cell >= CELLS {
             return Err(JournalError::TooLong);
         }
         let mut newest: Option<(u8, Header)> = None;
         let mut damaged = 0_u8;
+        let mut unread = 0_u8;
         let mut nothing = false;
         for copy in COPIES {
-            match self.look(cell, copy)? {
-                Found::Nothing => nothing = true,
-                Found::Damaged => damaged += 1,
-                Found::Valid(header) => {
+            // A second time, with the card mounted afresh, before the copy is given up.
+            let found = self.look(cell, copy).or_else(|_| self.look(cell, copy));
+            match found {
+                Ok(Found::Nothing) => nothing = true,
+                Ok(Found::Damaged) => damaged += 1,
+                // A cut may leave a sector that cannot be read before it is written again:
+                // damaged, where the other copy shows that the card is there.
+                Err(_) => unread += 1,
+                Ok(Found::Valid(header)) => {
                     let newer = newest.is_none_or(|(_, other)| header.sequence > other.sequence);
                     if newer {
                         newest = Some((copy, header));
@@ -137,8 +144,11 @@ impl<'c, 'd, D: Medium> SdJournal<'c, 'd, D> {
                 }
             }
         }
+        if usize::from(unread) == COPIES.len() {
+            return Err(JournalError::Io);
+        }
         // One torn copy beside an empty one: the very first store was cut.
-        Ok((newest, damaged != 0 && !nothing))
+        Ok((newest, damaged + unread != 0 && !nothing))
     }
 
     fn put(&mut self, cell: u8, kind: u8, value: &[u8]) -> Result<(), JournalError> {

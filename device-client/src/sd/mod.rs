@@ -16,6 +16,11 @@
 //! it; FAT has no second copy of a directory that could do better. While an image
 //! arrives no such sector is written at all.
 //!
+//! A card without `DIALHOME.JNL` is a board that remembers nothing: with another card put
+//! in, or the file deleted, the floors against older images and a key that was rotated are
+//! lost without a word, and the board goes by its provisioning record again. Whoever can
+//! reach the card can do so.
+//!
 //! ```ignore
 //! let medium = embedded_sdmmc::SdCard::new(spi, delay);
 //! let card = Card::new(&medium);

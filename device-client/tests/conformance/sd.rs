@@ -1,14 +1,20 @@
 //! A card in memory as slot, journal and way to the next image; the test is Arduino's SDU.
 
+use dialhome_device::boot::{Activation, Boot as _, BootError, Restart};
 use dialhome_device::conformance::{
     self, Board, Check, Context, Finding, SCRATCH_LEN, SecondImage, Stage, Verdict,
 };
-use dialhome_device::sd::{Card, Medium, STAGE_LEN, SdJournal, SdSlot, SduBoot, Sketch, UPDATE};
+use dialhome_device::journal::{Journal as _, JournalError};
+use dialhome_device::sd::{
+    self, Card, Medium, STAGE_LEN, SdJournal, SdSlot, SduBoot, Sketch, UPDATE,
+};
 use dialhome_proto::code::{BootReason, SelfTest};
+use dialhome_proto::hash::Sha256;
+use dialhome_proto::id::{Digest, UpdateId};
 use embedded_sdmmc::{Block, BlockCount, BlockDevice, BlockIdx};
 use fatfs::{FatType, FileSystem, FormatVolumeOptions, FsOptions};
 use std::cell::RefCell;
-use std::convert::Infallible;
+use std::collections::BTreeSet;
 use std::io::{Cursor, Read as _};
 
 /// Bytes of the card, and before its partition.
@@ -20,29 +26,37 @@ const NEW: u8 = 0xE1;
 const IMAGE: u32 = STAGE_LEN + 5_003;
 
 /// The sectors of a card.
-struct Sectors(RefCell<Vec<u8>>);
+struct Sectors {
+    bytes: RefCell<Vec<u8>>,
+    /// Numbers of those that cannot be read before they are written again.
+    unreadable: RefCell<BTreeSet<usize>>,
+}
 
 impl BlockDevice for Sectors {
-    type Error = Infallible;
+    type Error = std::io::Error;
 
-    fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), Infallible> {
-        let bytes = self.0.borrow();
+    fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), Self::Error> {
+        let bytes = self.bytes.borrow();
         for (block, place) in blocks.iter_mut().zip(start.0 as usize..) {
+            if self.unreadable.borrow().contains(&place) {
+                return Err(std::io::Error::other("an unreadable sector"));
+            }
             let sector = &bytes[place * Block::LEN..][..Block::LEN];
             block.contents.copy_from_slice(sector);
         }
         Ok(())
     }
 
-    fn write(&self, blocks: &[Block], start: BlockIdx) -> Result<(), Infallible> {
-        let mut bytes = self.0.borrow_mut();
+    fn write(&self, blocks: &[Block], start: BlockIdx) -> Result<(), Self::Error> {
+        let mut bytes = self.bytes.borrow_mut();
         for (block, place) in blocks.iter().zip(start.0 as usize..) {
+            self.unreadable.borrow_mut().remove(&place);
             bytes[place * Block::LEN..][..Block::LEN].copy_from_slice(&block.contents);
         }
         Ok(())
     }
 
-    fn num_blocks(&self) -> Result<BlockCount, Infallible> {
+    fn num_blocks(&self) -> Result<BlockCount, Self::Error> {
         Ok(BlockCount(u32::try_from(CARD / Block::LEN).unwrap()))
     }
 }
@@ -64,13 +78,24 @@ impl Sectors {
             .fat_type(FatType::Fat16)
             .bytes_per_cluster(1024);
         fatfs::format_volume(Cursor::new(&mut bytes[PARTITION..]), options).unwrap();
-        Self(RefCell::new(bytes))
+        Self {
+            bytes: RefCell::new(bytes),
+            unreadable: RefCell::default(),
+        }
+    }
+
+    /// From now on the sector that holds these bytes cannot be read.
+    fn spoil(&self, text: &[u8]) {
+        let bytes = self.bytes.borrow();
+        let at = bytes.windows(text.len()).position(|found| found == text);
+        let sector = at.expect("the text is on the card") / Block::LEN;
+        self.unreadable.borrow_mut().insert(sector);
     }
 
     /// What SDU does at a start: flashes what follows the stage in UPDATE.BIN, and deletes
     /// the file.
     fn start(&self, flash: &RefCell<Vec<u8>>) {
-        let mut bytes = self.0.borrow_mut();
+        let mut bytes = self.bytes.borrow_mut();
         let partition = Cursor::new(&mut bytes[PARTITION..]);
         let system = FileSystem::new(partition, FsOptions::new()).unwrap();
         let root = system.root_dir();
@@ -175,4 +200,92 @@ fn slot_journal_and_boot_side_on_a_card_conform() {
         ]
     );
     assert!(flash.borrow().ends_with(&[NEW]));
+}
+
+/// What the cell holds for somebody who has just mounted the card.
+fn load(medium: &Sectors, cell: u8) -> Result<Option<Vec<u8>>, JournalError> {
+    let card = Card::new(medium);
+    let mut buffer = [0; 64];
+    let len = SdJournal::new(&card).load(cell, &mut buffer)?;
+    Ok(len.map(|len| buffer[..len].to_vec()))
+}
+
+#[test]
+fn cell_with_one_unreadable_copy_is_loaded_and_stored() {
+    let (older, newer) = (b"the older copy", b"the newer copy");
+    for (lost, kept) in [(older, newer), (newer, older)] {
+        let medium = Sectors::formatted();
+        let card = Card::new(&medium);
+        let mut journal = SdJournal::new(&card);
+        journal.store(1, older).unwrap();
+        journal.store(1, newer).unwrap();
+        medium.spoil(lost);
+        assert_eq!(load(&medium, 1), Ok(Some(kept.to_vec())));
+        journal.store(1, b"the third").unwrap();
+        assert_eq!(load(&medium, 1), Ok(Some(b"the third".to_vec())));
+        let unreadable = medium.unreadable.borrow().len();
+        assert_eq!(unreadable, 0, "the bad copy was overwritten");
+        journal.store(1, b"the fourth").unwrap();
+        assert_eq!(load(&medium, 1), Ok(Some(b"the fourth".to_vec())));
+        medium.spoil(b"the third");
+        medium.spoil(b"the fourth");
+        assert_eq!(load(&medium, 1), Err(JournalError::Io));
+    }
+}
+
+/// A board that runs the new image on trial, after a start by the stage.
+fn on_trial(medium: &Sectors, flash: &RefCell<Vec<u8>>) {
+    let card = Card::new(medium);
+    let new = image(NEW);
+    card.allocate(sd::NEW, IMAGE).unwrap();
+    card.write(sd::NEW, 0, &new).unwrap();
+    let mut hash = Sha256::new();
+    hash.update(&new);
+    let activation = Activation {
+        update: UpdateId([7; 8]),
+        component: 0,
+        size: IMAGE,
+        digest: Digest(hash.finish()),
+        version: "2",
+        trial_boots: 3,
+    };
+    let mut boot = SduBoot::new(&card, Flash(flash));
+    assert_eq!(boot.activate(&activation), Ok(Restart::Needed));
+    medium.start(flash);
+    assert!(flash.borrow().ends_with(&[NEW]));
+    let mut boot = SduBoot::new(&card, Flash(flash));
+    assert!(boot.running(0, None).unwrap().on_trial);
+}
+
+#[test]
+fn image_that_came_over_usb_in_a_trial_stays() {
+    let medium = Sectors::formatted();
+    let flash = RefCell::new(image(OLD));
+    on_trial(&medium, &flash);
+    let third = image(0x33);
+    flash.replace(third.clone());
+    let card = Card::new(&medium);
+    let mut boot = SduBoot::new(&card, Flash(&flash));
+    assert!(!boot.running(0, None).unwrap().on_trial);
+    assert_eq!(boot.revert(0), Ok(Restart::NotNeeded));
+    medium.start(&flash);
+    assert_eq!(*flash.borrow(), third);
+    // And the trial is over.
+    assert_eq!(load(&medium, 15), Ok(None));
+}
+
+#[test]
+fn trial_that_cannot_be_understood_is_an_error() {
+    let medium = Sectors::formatted();
+    let flash = RefCell::new(image(OLD));
+    on_trial(&medium, &flash);
+    let card = Card::new(&medium);
+    SdJournal::new(&card).store(15, b"?").unwrap();
+    let mut boot = SduBoot::new(&card, Flash(&flash));
+    assert_eq!(boot.revert(0), Err(BootError::Storage));
+    // A new image on its way begins another.
+    flash.replace(image(OLD));
+    on_trial(&medium, &flash);
+    let mut boot = SduBoot::new(&card, Flash(&flash));
+    assert_eq!(boot.revert(0), Ok(Restart::Needed));
 }
