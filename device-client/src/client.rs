@@ -291,7 +291,7 @@ where
         };
         let long = matches!(work, Work::Dial { .. } | Work::Boot(_));
         match work {
-            Work::Dial { list, place, key } => self.dial(list, place, key, now),
+            Work::Dial { list, place, key } => self.dial(list, place, key),
             Work::HangUp => {
                 self.drop_link();
                 self.machine.hung_up(now);
@@ -326,7 +326,7 @@ where
     }
 
     #[inline(never)]
-    fn dial(&mut self, list: GatewayList, place: u8, key: KeyUse, now: Millis) {
+    fn dial(&mut self, list: GatewayList, place: u8, key: KeyUse) {
         self.drop_link();
         let mut buffer = [0; CELL_LEN];
         let gateway = match list {
@@ -361,7 +361,8 @@ where
         };
         self.session = Session::Shaking(Initiator::start(&key, ephemeral, flight));
         self.tx_len = FIRST_FLIGHT_LEN;
-        self.due = now.after(HANDSHAKE_MS);
+        // `connect` may have taken long: the time counts from the next look at the clock.
+        self.due = Millis::NEVER;
     }
 
     /// Goes on with the handshake, where one is under way.
@@ -373,6 +374,9 @@ where
         }
         if !matches!(self.session, Session::Shaking(_)) {
             return false;
+        }
+        if self.due == Millis::NEVER {
+            self.due = now.after(HANDSHAKE_MS);
         }
         let mut moved = self.flush().is_err();
         let mut broken = moved;
@@ -712,8 +716,16 @@ fn running<B: Boot>(
             .map(|(image, _)| image.size)
             .or_else(|| Machine::known_size(cells, place));
         let ask = |boot: &mut B| {
-            let found = boot.running(config.component, size);
-            found.unwrap_or(Running::UNKNOWN)
+            let found = boot
+                .running(config.component, size)
+                .unwrap_or(Running::UNKNOWN);
+            match trial {
+                // Another image runs than the one on trial, and may have another size.
+                Some((image, _)) if found.digest != image.sha256 => boot
+                    .running(config.component, Machine::known_size(cells, place))
+                    .unwrap_or(found),
+                _ => found,
+            }
         };
         let mut found = ask(boot);
         // An image on trial of which the journal knows nothing: nobody could say any more

@@ -28,7 +28,8 @@ impl Random {
     ) -> (Self, Result<(), JournalError>) {
         let mut old = Zeroizing::new([0_u8; 32]);
         let mut noise = Zeroizing::new([0_u8; 32]);
-        let loaded = journal.load(Cell::Seed.number(), &mut *old);
+        // A seed that cannot be read counts as zeros: the other pieces are still there.
+        let _ = journal.load(Cell::Seed.number(), &mut *old);
         rng.fill(&mut *noise);
         // The provisioned seed is last, because it may be missing: the pieces before it
         // have a fixed length.
@@ -37,7 +38,8 @@ impl Random {
         let mixed = Hkdf::extract(b"dialhome seed 1", &pieces);
         let next: Zeroizing<[u8; 32]> = Zeroizing::new(mixed.expand(b"next seed"));
         let stream = Zeroizing::new(mixed.expand(b"this boot"));
-        let stored = loaded.and_then(|_| journal.store(Cell::Seed.number(), &*next));
+        // Also where the old seed was damaged: the next boot must not begin where this one did.
+        let stored = journal.store(Cell::Seed.number(), &*next);
         (
             Self {
                 key: stream,
@@ -49,9 +51,9 @@ impl Random {
 
     /// The next 32 bytes, with the board's noise of this moment mixed in.
     pub(crate) fn draw(&mut self, rng: &mut impl Rng) -> [u8; 32] {
-        let mut noise = [0; 32];
-        rng.fill(&mut noise);
+        let mut noise = Zeroizing::new([0; 32]);
+        rng.fill(&mut *noise);
         self.count = self.count.wrapping_add(1);
-        Hkdf::extract(&noise, &[&*self.key]).expand(&self.count.to_be_bytes())
+        Hkdf::extract(&*noise, &[&*self.key]).expand(&self.count.to_be_bytes())
     }
 }

@@ -505,6 +505,11 @@ impl Machine<'_> {
             return;
         };
         let epoch = self.cells.gateways_epoch;
+        if self.identity_lost {
+            // The epoch may be among what was lost: an old list could come back.
+            self.send(Out::GatewaysRefused);
+            return;
+        }
         match statement::check(
             set.statement,
             self.config.device,
@@ -720,6 +725,10 @@ impl Machine<'_> {
         cell.size = image.size;
         cell.counter = image.counter;
         cell.floor = cell.floor.max(image.floor);
+        if self.identity_lost {
+            // The floor may be among what was lost; it was not above what it let in.
+            cell.floor = cell.floor.max(image.counter);
+        }
         cell.version = image.version.clone();
         self.dirty(Cell::Image(place));
     }
