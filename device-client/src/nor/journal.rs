@@ -320,6 +320,29 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_of_a_later_firmware_hides_the_older_value() {
+        let mut journal = open(fresh());
+        journal.store(3, &[3; 100]).unwrap();
+        journal.store(3, &[4; 100]).unwrap();
+        let mut flash = journal.into_inner();
+        let at = flash.0.windows(100).position(|run| run == [4; 100]);
+        let head = at.unwrap() - 12;
+        for (place, tag) in [(head, b'H'), (head + 112, b'S')] {
+            flash.0[place] = 4;
+            let mut crc = dialhome_proto::crc::Crc32::new();
+            crc.update(&[tag, 1, 0, 0, 0]);
+            crc.update(&flash.0[place..place + 8]);
+            flash.0[place + 8..place + 12].copy_from_slice(&crc.finish());
+        }
+        for _ in 0..2 {
+            journal = open(flash);
+            assert_eq!(load(&mut journal, 3), Err(JournalError::Damaged));
+            journal.store(1, &[1; 66]).unwrap();
+            flash = journal.into_inner();
+        }
+    }
+
+    #[test]
     fn its_state_is_small() {
         assert_eq!(size_of::<NorJournal<()>>(), 56);
     }

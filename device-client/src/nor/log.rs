@@ -4,7 +4,8 @@
 //! the body was written to its end. A bank becomes valid by its header, written after
 //! everything that it took over from the bank before; the header as well is written in
 //! pairs, so that its second half proves the first. A bank that was not begun since the
-//! last start is never written to, but for another pair of headers.
+//! last start is never written to, but for another pair of headers. What cannot be read is
+//! no header, no head and no seal, and is not blank either.
 
 use super::PIECE;
 use crate::journal::JournalError;
@@ -28,7 +29,8 @@ enum Kind {
     Value,
     /// The cell was erased.
     Erased,
-    /// The cell's value was found damaged when its bank was left.
+    /// The cell's value was found damaged when its bank was left; or a kind that a later
+    /// firmware writes.
     Lost,
 }
 
@@ -123,8 +125,14 @@ fn with_check(tag: u8, generation: u32, head: [u8; 8]) -> Mark {
 const HEAD: u8 = b'H';
 const SEAL: u8 = b'S';
 
+/// The seal of the record with this head.
+fn sealing(mark: &Mark, generation: u32) -> Mark {
+    let [a, b, c, d, e, f, g, h, ..] = *mark;
+    with_check(SEAL, generation, [a, b, c, d, e, f, g, h])
+}
+
 impl Record {
-    fn mark(&self, tag: u8, generation: u32) -> Mark {
+    fn head(&self, generation: u32) -> Mark {
         let kind = match self.kind {
             Kind::Value => 1,
             Kind::Erased => 2,
@@ -132,7 +140,7 @@ impl Record {
         };
         let [low, high] = self.len.to_le_bytes();
         let [a, b, c, d] = self.crc;
-        with_check(tag, generation, [kind, self.cell, low, high, a, b, c, d])
+        with_check(HEAD, generation, [kind, self.cell, low, high, a, b, c, d])
     }
 
     fn read(mark: &Mark, tag: u8, generation: u32, at: u32) -> Option<Self> {
@@ -144,8 +152,7 @@ impl Record {
         let kind = match kind {
             1 => Kind::Value,
             2 => Kind::Erased,
-            3 => Kind::Lost,
-            _ => return None,
+            _ => Kind::Lost,
         };
         Some(Self {
             kind,
@@ -226,8 +233,7 @@ impl Log {
         let len = usize::from(record.len);
         let room = buffer.get_mut(..len).ok_or(JournalError::TooLong)?;
         let at = self.place(record.at.saturating_add(MARK));
-        super::read(flash, at, room).map_err(failed)?;
-        if crc32(room) != record.crc {
+        if super::read(flash, at, room).is_err() || crc32(room) != record.crc {
             return Err(JournalError::Damaged);
         }
         Ok(Some(len))
@@ -298,15 +304,18 @@ impl Log {
             return Ok(());
         }
         let mut newest = None;
+        let mut answers = false;
         for bank in 0..self.banks {
-            let found = self.header(flash, bank)?;
-            let (generation, solid) = match found {
-                Some(found) => found,
-                None => continue,
+            let Some((generation, solid)) = self.header(flash, bank, &mut answers) else {
+                continue;
             };
             if newest.is_none_or(|(_, other, _)| generation > other) {
                 newest = Some((bank, generation, solid));
             }
+        }
+        if !answers {
+            // Not a new board: a flash that answers no read at all.
+            return Err(JournalError::Io);
         }
         let Some((bank, generation, solid)) = newest else {
             // The first bank to be written is the one after this.
@@ -317,7 +326,7 @@ impl Log {
             return Ok(());
         };
         (self.bank, self.generation, self.solid) = (bank, generation, solid);
-        let clean = self.survey(flash)?;
+        let clean = self.survey(flash);
         self.state = State::Read;
         // A flash that cannot be written can be read all the same: a failure shows itself
         // at the next store.
@@ -332,19 +341,24 @@ impl Log {
         Ok(())
     }
 
-    /// A bank's generation, and whether its header was written to its end for certain.
+    /// A bank's generation, and whether its header was written to its end for certain;
+    /// `answers`: a read succeeded.
     fn header<F: NorFlash>(
         &self,
         flash: &mut F,
         bank: u8,
-    ) -> Result<Option<(u32, bool)>, JournalError> {
+        answers: &mut bool,
+    ) -> Option<(u32, bool)> {
         let mut found = None;
         let mut solid = false;
         for place in 0..HEADERS {
             let at = self
                 .start_of(bank)
                 .saturating_add(place.saturating_mul(self.granule()));
-            let mark = read_mark(flash, at)?;
+            let Ok(mark) = read_mark(flash, at) else {
+                continue;
+            };
+            *answers = true;
             let [_, _, _, _, a, b, c, d, ..] = mark;
             let generation = u32::from_le_bytes([a, b, c, d]);
             if mark != self.header_mark(place, generation) {
@@ -356,7 +370,7 @@ impl Log {
             found = Some(generation);
             solid |= place & 1 == 1;
         }
-        Ok(found.map(|generation| (generation, solid)))
+        found.map(|generation| (generation, solid))
     }
 
     fn header_mark(&self, place: u32, generation: u32) -> Mark {
@@ -367,24 +381,23 @@ impl Log {
 
     /// Goes through the records of the bank in use, sets its tail, and says whether
     /// nothing in it was left half-way.
-    fn survey<F: NorFlash>(&mut self, flash: &mut F) -> Result<bool, JournalError> {
+    fn survey<F: NorFlash>(&mut self, flash: &mut F) -> bool {
         let mut at = self.first();
         let mut whole = true;
         loop {
-            match self.next(flash, at, self.bank_len)? {
+            match self.next(flash, at, self.bank_len) {
                 Next::End { clean } => {
                     self.tail = at;
-                    return Ok(clean && whole);
+                    return clean && whole;
                 }
                 Next::Record { record, sealed } => {
                     let end = record.end(self.shift);
-                    if !sealed && matches!(self.next(flash, end, self.bank_len)?, Next::End { .. })
-                    {
+                    if !sealed && matches!(self.next(flash, end, self.bank_len), Next::End { .. }) {
                         // The cut fell into it, or before its seal was there.
                         whole = false;
-                        if !self.holds(flash, &record)? {
+                        if !self.holds(flash, &record) {
                             self.tail = at;
-                            return Ok(false);
+                            return false;
                         }
                         self.doubtful = record.at;
                     }
@@ -395,52 +408,54 @@ impl Log {
     }
 
     /// The record at `at` or, where its head cannot be read, the next one that can.
-    fn next<F: NorFlash>(&self, flash: &mut F, at: u32, limit: u32) -> Result<Next, JournalError> {
+    fn next<F: NorFlash>(&self, flash: &mut F, at: u32, limit: u32) -> Next {
         let mut blank = true;
         let mut place = at;
         while place.saturating_add(self.granule()) <= limit {
-            let mark = read_mark(flash, self.place(place))?;
-            let head = Record::read(&mark, HEAD, self.generation, place)
-                .filter(|record| record.end(self.shift) <= limit);
-            if let Some(record) = head {
-                let seal = self.place(place.saturating_add(record.body(self.shift)));
-                let sealed = read_mark(flash, seal)? == record.mark(SEAL, self.generation);
-                return Ok(Next::Record { record, sealed });
+            if let Ok(mark) = read_mark(flash, self.place(place)) {
+                let head = Record::read(&mark, HEAD, self.generation, place)
+                    .filter(|record| record.end(self.shift) <= limit);
+                if let Some(record) = head {
+                    let seal = self.place(place.saturating_add(record.body(self.shift)));
+                    let sealed = read_mark(flash, seal)
+                        .is_ok_and(|seal| seal == sealing(&mark, self.generation));
+                    return Next::Record { record, sealed };
+                }
+                // The seal of a record whose head has been lost knows as much as the head.
+                let sealed =
+                    Record::read(&mark, SEAL, self.generation, 0).and_then(|mut record| {
+                        record.at = place.checked_sub(record.body(self.shift))?;
+                        (record.at >= at).then_some(record)
+                    });
+                if let Some(record) = sealed {
+                    let sealed = true;
+                    return Next::Record { record, sealed };
+                }
             }
-            // The seal of a record whose head has been lost knows as much as the head.
-            let sealed = Record::read(&mark, SEAL, self.generation, 0).and_then(|mut record| {
-                record.at = place.checked_sub(record.body(self.shift))?;
-                (record.at >= at).then_some(record)
-            });
-            if let Some(record) = sealed {
-                let sealed = true;
-                return Ok(Next::Record { record, sealed });
-            }
-            blank = blank && self.is_blank(flash, place)?;
+            blank = blank && self.is_blank(flash, self.place(place));
             place = place.saturating_add(self.granule());
         }
-        Ok(Next::End { clean: blank })
+        Next::End { clean: blank }
     }
 
-    /// Whether the granule at `at` reads as erased.
-    fn is_blank<F: NorFlash>(&self, flash: &mut F, at: u32) -> Result<bool, JournalError> {
+    /// Whether the granule at this offset of the flash reads as erased.
+    fn is_blank<F: NorFlash>(&self, flash: &mut F, at: u32) -> bool {
         let mut piece = [0; 16];
         let mut done = 0;
         while done < self.granule() {
-            let place = self.place(at.saturating_add(done));
-            super::read(flash, place, &mut piece).map_err(failed)?;
-            if !is_blank(&piece) {
-                return Ok(false);
+            let place = at.saturating_add(done);
+            if super::read(flash, place, &mut piece).is_err() || !is_blank(&piece) {
+                return false;
             }
             done = done.saturating_add(16);
         }
-        Ok(true)
+        true
     }
 
     /// Whether a record's value is what its head says.
-    fn holds<F: NorFlash>(&self, flash: &mut F, record: &Record) -> Result<bool, JournalError> {
+    fn holds<F: NorFlash>(&self, flash: &mut F, record: &Record) -> bool {
         let start = self.place(record.at.saturating_add(MARK));
-        Ok(sum(flash, start, u32::from(record.len))? == record.crc)
+        sum(flash, start, u32::from(record.len)).is_ok_and(|sum| sum == record.crc)
     }
 
     /// The newest record of a cell.
@@ -461,8 +476,9 @@ impl Log {
     ) -> Result<(), JournalError> {
         let mut at = self.first();
         while at < self.tail {
-            match self.next(flash, at, self.tail)? {
-                Next::End { .. } => break,
+            match self.next(flash, at, self.tail) {
+                // There was a record when the bank was first read.
+                Next::End { .. } => return Err(JournalError::Io),
                 Next::Record { record, .. } => {
                     visit(&record);
                     at = record.end(self.shift);
@@ -480,35 +496,40 @@ impl Log {
         }
         // Where no pair is left, cuts fell into three headers one after the other, and what
         // could be done was done.
-        for first in [2, 4] {
-            let mut blank = true;
-            for place in [first, first + 1] {
-                blank &= self.is_blank(flash, self.granule().saturating_mul(place))?;
-            }
-            if blank {
-                self.write_headers(flash, self.bank, self.generation, first)?;
-                break;
-            }
-        }
+        self.write_headers(flash, self.bank, self.generation, 2)?;
         self.solid = true;
         Ok(())
     }
 
-    /// Writes a pair of headers from place `first` on, one after the other.
+    /// Writes the first pair of headers from place `first` on that is blank and takes it;
+    /// false: none is blank.
     fn write_headers<F: NorFlash>(
         &self,
         flash: &mut F,
         bank: u8,
         generation: u32,
         first: u32,
-    ) -> Result<(), JournalError> {
-        for place in [first, first.saturating_add(1)] {
+    ) -> Result<bool, JournalError> {
+        let mut result = Ok(());
+        let mut place = first;
+        while place < HEADERS {
             let at = self
                 .start_of(bank)
                 .saturating_add(place.saturating_mul(self.granule()));
-            self.write_mark(flash, at, &self.header_mark(place, generation))?;
+            let next = at.saturating_add(self.granule());
+            if self.is_blank(flash, at) && self.is_blank(flash, next) {
+                let mark = self.header_mark(place, generation);
+                result = self.write_mark(flash, at, &mark).and_then(|()| {
+                    let mark = self.header_mark(place.saturating_add(1), generation);
+                    self.write_mark(flash, next, &mark)
+                });
+                if result.is_ok() {
+                    return Ok(true);
+                }
+            }
+            place = place.saturating_add(2);
         }
-        Ok(())
+        result.map(|()| false)
     }
 
     fn write_mark<F: NorFlash>(
@@ -563,7 +584,15 @@ impl Log {
         }
         self.make_solid(flash)?;
         let mut result = Err(JournalError::Io);
-        for step in 1..self.banks {
+        // While no bank is valid, none is spared.
+        let mut steps = self.banks;
+        if self.state != State::Empty {
+            steps = steps.saturating_sub(1);
+            // The new bank may become valid without our knowing it: what would be appended
+            // to the old one from here on could be gone at the next start.
+            self.state = State::Read;
+        }
+        for step in 1..=steps {
             let bank = self.bank.saturating_add(step);
             let bank = if bank >= self.banks {
                 bank.saturating_sub(self.banks)
@@ -578,6 +607,8 @@ impl Log {
                 self.doubtful = 0;
                 return Ok(());
             }
+            let start = self.start_of(bank);
+            let _ = flash.erase(start, start.saturating_add(self.bank_len));
         }
         result.map(|_| ())
     }
@@ -603,7 +634,7 @@ impl Log {
             let whole = match old.kind {
                 Kind::Erased => continue,
                 Kind::Lost => false,
-                Kind::Value => self.holds(flash, &old)?,
+                Kind::Value => self.holds(flash, &old),
             };
             if !whole && old.kind == Kind::Value && old.at == self.doubtful {
                 return Err(JournalError::Io);
@@ -631,7 +662,9 @@ impl Log {
             self.append(flash, bank, generation, &record, Source::Bytes(value))?;
             at = record.end(self.shift);
         }
-        self.write_headers(flash, bank, generation, 0)?;
+        if !self.write_headers(flash, bank, generation, 0)? {
+            return Err(JournalError::Io);
+        }
         Ok(at)
     }
 
@@ -645,7 +678,7 @@ impl Log {
         source: Source<'_>,
     ) -> Result<(), JournalError> {
         let start = self.start_of(bank).saturating_add(record.at);
-        let head = record.mark(HEAD, generation);
+        let head = record.head(generation);
         let (body, len) = (record.body(self.shift), u32::from(record.len));
         let mut done = 0_u32;
         let mut taken = 0_u32;
@@ -688,7 +721,7 @@ impl Log {
         {
             return Err(JournalError::Io);
         }
-        let seal = record.mark(SEAL, generation);
+        let seal = sealing(&head, generation);
         self.write_mark(flash, start.saturating_add(body), &seal)
     }
 }

@@ -82,8 +82,15 @@ impl<F: NorFlash> Swap<'_, F> {
     fn run(&mut self) -> Decision {
         // A phase leads to another at most three times: asked, given up, returned.
         for _ in 0..4 {
-            let Ok(record) = self.log.record(self.flash) else {
-                break;
+            let record = match self.log.record(self.flash) {
+                Ok(record) => record,
+                // Rot: nothing tells which image it was.
+                Err(JournalError::Damaged) => break,
+                // A swap may stand half-way.
+                Err(_) => {
+                    let offset = self.layout.state.offset;
+                    return Decision::Stuck { offset };
+                }
             };
             match record.phase {
                 Phase::Rest => break,

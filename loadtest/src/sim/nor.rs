@@ -2,12 +2,13 @@
 //!
 //! It panics where the code above it writes over what was not erased, writes a unit more
 //! often than the flash takes, or misses an alignment. A cut leaves torn words, units
-//! erased in part, and *weak* bits, that read one way now and another way later.
+//! erased in part, and *weak* bits, that read one way now and another way later; or, on a
+//! flash with error correction, units whose read is an error until they are erased.
 
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One change of the flash, as far as a cut can tell them apart.
@@ -47,6 +48,8 @@ pub struct Rules {
     pub writes_max: u32,
     /// Bytes that the hardware writes at once, at most.
     pub page: usize,
+    /// A torn write unit reads as an error, until it is erased.
+    pub read_errors: bool,
 }
 
 /// A flash with write units of `WRITE` bytes and erase units of `ERASE`.
@@ -58,6 +61,8 @@ pub struct Nor<const WRITE: usize, const ERASE: usize> {
     /// What was being written where the power failed, by write unit.
     torn: BTreeMap<usize, Vec<u8>>,
     weak: BTreeMap<usize, Weak>,
+    /// Write units that cannot be read.
+    unreadable: BTreeSet<usize>,
     /// Bits that cannot be written to 0.
     stuck: BTreeMap<usize, u8>,
     writes: Vec<u32>,
@@ -121,6 +126,7 @@ impl<const WRITE: usize, const ERASE: usize> Nor<WRITE, ERASE> {
             bytes,
             torn: BTreeMap::new(),
             weak: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
             stuck: BTreeMap::new(),
             writes: vec![0; units],
             erases: vec![0; units],
@@ -174,6 +180,8 @@ impl<const WRITE: usize, const ERASE: usize> Nor<WRITE, ERASE> {
                 self.bytes[range.clone()].fill(0xFF);
                 self.used[range.start / WRITE..range.end / WRITE].fill(false);
                 forget(&mut self.torn, range.start / WRITE..range.end / WRITE);
+                let units = range.start / WRITE..range.end / WRITE;
+                self.unreadable.retain(|unit| !units.contains(unit));
                 forget(&mut self.weak, range);
                 self.writes[*unit] = 0;
                 self.erases[*unit] += 1;
@@ -193,8 +201,38 @@ impl<const WRITE: usize, const ERASE: usize> Nor<WRITE, ERASE> {
     pub fn tear(&mut self, op: &Op, seed: u64) {
         let mut rng = SmallRng::seed_from_u64(seed ^ 0x7EA2);
         match op {
-            Op::Erase(unit) => self.tear_erase(unit * ERASE, seed, &mut rng),
-            Op::Write(offset, bytes) => self.tear_write(*offset, bytes, seed, &mut rng),
+            Op::Erase(unit) => {
+                self.tear_erase(unit * ERASE, seed, &mut rng);
+                self.spoil(unit * ERASE..(unit + 1) * ERASE, seed, &mut rng);
+            }
+            Op::Write(offset, bytes) => {
+                self.tear_write(*offset, bytes, seed, &mut rng);
+                self.spoil(*offset..offset + bytes.len(), seed, &mut rng);
+            }
+        }
+    }
+
+    /// The flash sees that some of these units were not written to their end.
+    fn spoil(&mut self, range: std::ops::Range<usize>, seed: u64, rng: &mut SmallRng) {
+        if !self.rules.read_errors {
+            return;
+        }
+        let units = range.start / WRITE..range.end.div_ceil(WRITE);
+        let reached = rng.random_range(units.clone());
+        for unit in units {
+            let is_torn = match seed % 4 {
+                0 => unit == reached,
+                1 => true,
+                2 => unit >= reached,
+                _ => rng.random_bool(0.5),
+            };
+            for at in unit * WRITE..(unit + 1) * WRITE {
+                self.weak.remove(&at);
+            }
+            if is_torn {
+                self.torn.remove(&unit);
+                self.unreadable.insert(unit);
+            }
         }
     }
 
@@ -347,6 +385,10 @@ impl<const WRITE: usize, const ERASE: usize> ReadNorFlash for Nor<WRITE, ERASE> 
         }
         let start = usize::try_from(offset).expect("fits");
         let range = start..start + bytes.len();
+        let units = range.start / WRITE..range.end.div_ceil(WRITE);
+        if self.unreadable.range(units).next().is_some() {
+            return Err(NorFlashErrorKind::Other);
+        }
         bytes.copy_from_slice(&self.bytes[range.clone()]);
         for (at, weak) in self.weak.range(range) {
             if weak.steady == 0 {

@@ -86,6 +86,8 @@ pub struct Sizes {
     pub write: u32,
     /// Bytes of an erase unit.
     pub erase: u32,
+    /// A torn write unit reads as an error.
+    pub read_errors: bool,
     /// Writes that an erase unit takes; 0: any number.
     pub writes_max: u32,
     /// Bytes that the hardware writes at once, and what chunks are multiples of.
@@ -127,6 +129,7 @@ impl Shape {
             rules: Rules {
                 writes_max: sizes.writes_max,
                 page: usize::try_from(sizes.page).expect("fits"),
+                read_errors: sizes.read_errors,
             },
             units: usize::try_from((journal.offset + journal.len) / erase).expect("fits"),
             boot: BootLayout {

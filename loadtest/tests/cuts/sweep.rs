@@ -1,6 +1,6 @@
 //! Every operation, every moment.
 
-use crate::shapes::{NRF51, SAMD21, SECTORS, STM32};
+use crate::shapes::{NRF51, SAMD21, SECTORS, STM32, STM32_ECC};
 use dialhome_loadtest::sim::boot::Nature;
 use dialhome_loadtest::sim::fixture::Image;
 use dialhome_loadtest::sim::gate::update_id;
@@ -249,6 +249,13 @@ fn nrf51() {
 fn stm32() {
     for behaviour in Behaviour::ALL {
         sweep::<8, 2048>(&STM32, behaviour);
+    }
+}
+
+#[test]
+fn stm32_where_what_is_torn_cannot_be_read() {
+    for behaviour in Behaviour::ALL {
+        sweep::<8, 2048>(&STM32_ECC, behaviour);
     }
 }
 
