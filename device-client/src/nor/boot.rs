@@ -73,6 +73,18 @@ impl<F: NorFlash> NorBoot<F> {
         self.log.record(&mut self.flash).map_err(failed)
     }
 
+    /// The record; where it rotted, that of an image that runs and nothing under way: the
+    /// boot stage treats it so.
+    fn record_or_rest(&mut self, component: u8) -> Result<(BootRecord, bool), BootError> {
+        if component != 0 {
+            return Err(BootError::Unsupported);
+        }
+        match self.log.record(&mut self.flash) {
+            Err(JournalError::Damaged) => Ok((BootRecord::REST, true)),
+            other => Ok((other.map_err(failed)?, false)),
+        }
+    }
+
     fn set(&mut self, record: &BootRecord) -> Result<(), BootError> {
         self.log.set_record(&mut self.flash, record).map_err(failed)
     }
@@ -148,7 +160,7 @@ fn tag(digest: &Digest) -> [u8; 10] {
 
 impl<F: NorFlash> Boot for NorBoot<F> {
     fn running(&mut self, component: u8, known_size: Option<u32>) -> Result<Running, BootError> {
-        let record = self.record(component)?;
+        let (record, _) = self.record_or_rest(component)?;
         let unfinished = self.is_half_way(&record)?;
         let on_trial = matches!(record.phase, Phase::Trial | Phase::Back);
         let boot_reason = match record.phase {
@@ -183,7 +195,7 @@ impl<F: NorFlash> Boot for NorBoot<F> {
     }
 
     fn activate(&mut self, activation: &Activation<'_>) -> Result<Restart, BootError> {
-        let record = self.record(activation.component)?;
+        let (record, _) = self.record_or_rest(activation.component)?;
         let tag = tag(&activation.digest);
         match record.phase {
             Phase::Trial if record.tag == tag => return Ok(Restart::NotNeeded),
@@ -204,7 +216,7 @@ impl<F: NorFlash> Boot for NorBoot<F> {
         }
         let new_units = size.div_ceil(self.layout.swap_unit.max(1));
         let units = self.units_in_use()?.max(new_units);
-        self.set(&BootRecord {
+        let asked = BootRecord {
             phase: Phase::Asked,
             serial: record.serial.wrapping_add(1),
             budget: match activation.trial_boots {
@@ -217,7 +229,13 @@ impl<F: NorFlash> Boot for NorBoot<F> {
             size,
             crc,
             tag,
-        })?;
+            layout: self.layout.check(),
+        };
+        // No progress of an earlier swap may count for this one, nor may its rot stop it.
+        self.log
+            .set_step(&mut self.flash, &asked, 0)
+            .map_err(failed)?;
+        self.set(&asked)?;
         self.returned = false;
         Ok(Restart::Needed)
     }
@@ -229,19 +247,25 @@ impl<F: NorFlash> Boot for NorBoot<F> {
                 phase: Phase::Rest,
                 ..record
             }),
-            Phase::Back => Err(BootError::NotAllowed),
-            Phase::Rest | Phase::Asked | Phase::Returned => Ok(()),
+            // It is not the new image that runs.
+            Phase::Asked | Phase::Back | Phase::Returned => Err(BootError::NotAllowed),
+            Phase::Rest => Ok(()),
         }
     }
 
     fn revert(&mut self, component: u8) -> Result<Restart, BootError> {
-        let record = self.record(component)?;
+        let (record, was_damaged) = self.record_or_rest(component)?;
         let rest = BootRecord {
             phase: Phase::Rest,
             ..record
         };
         match record.phase {
-            Phase::Rest => Ok(Restart::NotNeeded),
+            Phase::Rest => {
+                if was_damaged {
+                    self.set(&rest)?;
+                }
+                Ok(Restart::NotNeeded)
+            }
             Phase::Returned => {
                 self.set(&rest)?;
                 self.returned = true;
@@ -420,5 +444,151 @@ mod tests {
         let (boot, decision) = start(boot);
         assert_eq!(decision, Decision::Start(Started::Returned));
         assert!(runs(&boot, &old));
+    }
+
+    const OTHER_UNIT: BootLayout = BootLayout {
+        active: region(0, 8),
+        download: region(8, 10),
+        state: region(18, 2),
+        swap_unit: 2048,
+        ..LAYOUT
+    };
+
+    #[test]
+    fn an_image_built_for_other_swap_units_is_not_swapped_in() {
+        let image_layout = BootLayout {
+            swap_unit: 1024,
+            ..OTHER_UNIT
+        };
+        let (old, new) = (image(1, 8000), image(2, 8000));
+        let flash = board(&old, &new).into_inner();
+        let mut boot = NorBoot::new(flash, &image_layout, PORTER).unwrap();
+        boot.activate(&activation(&new, 3)).unwrap();
+        let mut flash = boot.into_inner();
+        let before = flash.0.clone();
+        for _ in 0..2 {
+            let decision = BootStage::run(&mut flash, &OTHER_UNIT);
+            assert_eq!(decision, Decision::Start(Started::Returned));
+        }
+        let images = 18 * 1024;
+        assert_eq!(flash.0[..images], before[..images]);
+        assert_eq!(flash.0[20 * 1024..], before[20 * 1024..]);
+    }
+
+    #[test]
+    fn what_does_not_run_on_trial_is_not_confirmed() {
+        let (old, new) = (image(1, 3000), image(2, 3000));
+        let mut boot = board(&old, &new);
+        boot.activate(&activation(&new, 1)).unwrap();
+        assert_eq!(boot.confirm(0), Err(BootError::NotAllowed));
+        (boot, _) = start(boot);
+        let decision;
+        (boot, decision) = start(boot);
+        assert_eq!(decision, Decision::Start(Started::Returned));
+        assert_eq!(boot.confirm(0), Err(BootError::NotAllowed));
+    }
+
+    #[test]
+    fn a_boot_record_that_rotted_stops_no_later_update() {
+        let (old, new) = (image(1, 3000), image(2, 3000));
+        for by_revert in [false, true] {
+            let mut boot = board(&old, &new);
+            boot.activate(&activation(&new, 3)).unwrap();
+            (boot, _) = start(boot);
+            boot.confirm(0).unwrap();
+            let rest = boot.record(0).unwrap();
+            let places: Vec<usize> = (0..boot.flash.0.len() - 10)
+                .filter(|at| boot.flash.0[*at..].starts_with(&rest.tag))
+                .collect();
+            for at in places {
+                boot.flash.0[at + 2] ^= 0x10;
+            }
+            let mut decision;
+            (boot, decision) = start(boot);
+            assert_eq!(decision, Decision::Start(Started::Usual));
+            assert_eq!(boot.record(0), Err(BootError::Storage));
+            assert!(!boot.running(0, Some(3000)).unwrap().on_trial);
+            if by_revert {
+                assert_eq!(boot.revert(0), Ok(Restart::NotNeeded));
+                assert_eq!(boot.record(0), Ok(BootRecord::REST));
+            }
+            boot.flash.0[8 * 1024..17 * 1024].fill(0xFF);
+            boot.flash.0[8 * 1024..8 * 1024 + old.len()].copy_from_slice(&old);
+            boot.activate(&activation(&old, 3)).unwrap();
+            (boot, decision) = start(boot);
+            assert_eq!(decision, Decision::Start(Started::Trial { boots: 1 }));
+            assert!(runs(&boot, &old));
+        }
+    }
+
+    #[test]
+    fn a_serial_that_comes_round_again_takes_no_step_for_done() {
+        let (old, new) = (image(1, 3000), image(2, 3000));
+        let mut boot = board(&old, &new);
+        boot.activate(&activation(&new, 3)).unwrap();
+        (boot, _) = start(boot);
+        boot.confirm(0).unwrap();
+        boot.flash.0[8 * 1024..17 * 1024].fill(0xFF);
+        boot.flash.0[8 * 1024..8 * 1024 + old.len()].copy_from_slice(&old);
+        for _ in 0..255 {
+            boot.activate(&activation(&old, 3)).unwrap();
+            assert_eq!(boot.revert(0), Ok(Restart::NotNeeded));
+        }
+        boot.activate(&activation(&old, 3)).unwrap();
+        let decision;
+        (boot, decision) = start(boot);
+        assert_eq!(decision, Decision::Start(Started::Trial { boots: 1 }));
+        assert!(runs(&boot, &old));
+    }
+
+    /// A flash whose state region has become read-only.
+    struct Worn(Ram);
+
+    impl embedded_storage::nor_flash::ErrorType for Worn {
+        type Error = embedded_storage::nor_flash::NorFlashErrorKind;
+    }
+
+    impl embedded_storage::nor_flash::ReadNorFlash for Worn {
+        const READ_SIZE: usize = 4;
+
+        fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
+            self.0.read(offset, bytes)
+        }
+
+        fn capacity(&self) -> usize {
+            self.0.capacity()
+        }
+    }
+
+    impl NorFlash for Worn {
+        const WRITE_SIZE: usize = 8;
+        const ERASE_SIZE: usize = 1024;
+
+        fn erase(&mut self, _: u32, _: u32) -> Result<(), Self::Error> {
+            Err(embedded_storage::nor_flash::NorFlashErrorKind::Other)
+        }
+
+        fn write(&mut self, _: u32, _: &[u8]) -> Result<(), Self::Error> {
+            Err(embedded_storage::nor_flash::NorFlashErrorKind::Other)
+        }
+    }
+
+    #[test]
+    fn an_image_whose_boots_are_spent_is_not_started_though_the_state_is_worn() {
+        let (old, new) = (image(1, 3000), image(2, 3000));
+        let mut boot = board(&old, &new);
+        boot.activate(&activation(&new, 1)).unwrap();
+        (boot, _) = start(boot);
+        let mut worn = Worn(boot.into_inner());
+        for _ in 0..3 {
+            let stuck = Decision::Stuck {
+                offset: LAYOUT.state.offset,
+            };
+            assert_eq!(BootStage::run(&mut worn, &LAYOUT), stuck);
+        }
+        // It can be written again.
+        let decision = BootStage::run(&mut worn.0, &LAYOUT);
+        assert_eq!(decision, Decision::Start(Started::Returned));
+        assert!(worn.0.0.starts_with(&old));
     }
 }

@@ -110,7 +110,9 @@ impl JournalLayout {
             && self.banks >= 2
             && [self.identity_bank, self.progress_bank]
                 .iter()
-                .all(|bank| bank.is_multiple_of(unit) && *bank > HEADERS * self.granule)
+                .all(|bank| bank.is_multiple_of(unit))
+            && self.identity_bank >= Self::identity_needs(self.granule, 1)
+            && self.progress_bank >= Self::progress_needs(self.granule)
             && self.len() <= capacity
     }
 }
@@ -135,7 +137,8 @@ pub struct NorJournal<F> {
 
 impl<F: NorFlash> NorJournal<F> {
     /// The journal at the flash's start; `None` where the layout does not fit the flash:
-    /// its length, its units, a granule that it does not allow.
+    /// its length, its units, a granule that it does not allow, banks that do not hold
+    /// every cell of a board with one component.
     #[must_use]
     pub fn new(flash: F, layout: &JournalLayout) -> Option<Self> {
         const {
@@ -311,6 +314,14 @@ mod tests {
             },
             JournalLayout {
                 progress_bank: 0,
+                ..LAYOUT
+            },
+            JournalLayout {
+                identity_bank: 1024,
+                ..LAYOUT
+            },
+            JournalLayout {
+                granule: 128,
                 ..LAYOUT
             },
         ];

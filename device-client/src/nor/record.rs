@@ -3,6 +3,7 @@
 use super::log::{HEADERS, Log, record_len};
 use super::{PIECE, Region, erase_size};
 use crate::journal::JournalError;
+use dialhome_proto::crc::Crc32;
 use embedded_storage::nor_flash::NorFlash;
 
 /// Where the two images and the state of their swap lie on a flash. Boot stage and image
@@ -75,6 +76,27 @@ impl BootLayout {
             .min(8)
     }
 
+    /// What a record says of the layout: the stage does nothing with a record that was
+    /// written with another one. Offsets count from the active region's, because image
+    /// and stage may see the flash from different starts.
+    pub(crate) fn check(&self) -> [u8; 4] {
+        let from = self.active.offset;
+        let mut crc = Crc32::new();
+        for number in [
+            self.active.len,
+            self.download.offset.wrapping_sub(from),
+            self.download.len,
+            self.state.offset.wrapping_sub(from),
+            self.state.len,
+            u32::from(self.banks),
+            self.swap_unit,
+            self.granule,
+        ] {
+            crc.update(&number.to_le_bytes());
+        }
+        crc.finish()
+    }
+
     /// Swap units of a slot.
     pub(crate) fn units(&self) -> u32 {
         self.active.len / self.swap_unit.max(1)
@@ -82,9 +104,9 @@ impl BootLayout {
 }
 
 /// Bytes of a record.
-const RECORD_LEN: usize = 26;
+const RECORD_LEN: usize = 30;
 /// Lengths of both, as the flash counts.
-const LENS: (u32, u32) = (26, 3);
+const LENS: (u32, u32) = (30, 3);
 /// Bytes of a note of progress.
 const STEP_LEN: usize = 3;
 /// Its cell.
@@ -137,6 +159,8 @@ pub(crate) struct BootRecord {
     pub(crate) crc: [u8; 4],
     /// The first bytes of its digest.
     pub(crate) tag: [u8; 10],
+    /// [`BootLayout::check`] of who asked.
+    pub(crate) layout: [u8; 4],
 }
 
 impl BootRecord {
@@ -150,6 +174,7 @@ impl BootRecord {
         size: 0,
         crc: [0; 4],
         tag: [0; 10],
+        layout: [0; 4],
     };
 
     fn encode(&self) -> [u8; RECORD_LEN] {
@@ -162,10 +187,11 @@ impl BootRecord {
         let [e, f, g, h] = self.size.to_le_bytes();
         let [i, j, k, l] = self.crc;
         let [m, n, o, p, q, r, s, t, u, v] = self.tag;
+        let [w, x, y, z] = self.layout;
         let (serial, budget, boots) = (self.serial, self.budget, self.boots);
         [
             phase, serial, budget, boots, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s,
-            t, u, v,
+            t, u, v, w, x, y, z,
         ]
     }
 
@@ -197,6 +223,10 @@ impl BootRecord {
             t,
             u,
             v,
+            w,
+            x,
+            y,
+            z,
         ] = *bytes;
         let mut numbers = Phase::ALL.iter();
         let (_, phase) = *numbers.find(|(number, _)| *number == phase)?;
@@ -210,6 +240,7 @@ impl BootRecord {
             size: u32::from_le_bytes([e, f, g, h]),
             crc: [i, j, k, l],
             tag: [m, n, o, p, q, r, s, t, u, v],
+            layout: [w, x, y, z],
         })
     }
 }

@@ -104,10 +104,17 @@ impl<F: NorFlash> Swap<'_, F> {
                     return Decision::Start(Started::Trial { boots });
                 }
                 Phase::Trial => {
+                    // It had its boots: where that cannot be noted, it gets no more of them.
                     let back = going_back(&record, 0);
                     if self.log.set_record(self.flash, &back).is_err() {
-                        let boots = record.boots;
-                        return Decision::Start(Started::Trial { boots });
+                        let offset = self.layout.state.offset;
+                        return Decision::Stuck { offset };
+                    }
+                }
+                Phase::Asked | Phase::Back if !self.can_do(&record) => {
+                    // Asked for by an image that sees the flash otherwise.
+                    if self.set(&record, Phase::Returned).is_err() {
+                        break;
                     }
                 }
                 Phase::Asked => match self.forward(&record) {
@@ -123,6 +130,13 @@ impl<F: NorFlash> Swap<'_, F> {
             }
         }
         Decision::Start(Started::Usual)
+    }
+
+    /// Whether the record speaks of the same regions and units as this stage.
+    fn can_do(&self, record: &BootRecord) -> bool {
+        record.layout == self.layout.check()
+            && u32::from(record.units) <= self.layout.units()
+            && record.size <= self.layout.active.len
     }
 
     /// Swaps from the last unit to the first; leaves the phase trial, back or returned.
