@@ -11,10 +11,11 @@
 //! | `PREVIOUS.BIN` | a copy of the image that ran before, for the way back |
 //! | `UPDATE.BIN` | the image that the boot stage takes at the next start, and deletes |
 //!
-//! What a power cut may do: any sector of file contents may be torn, half old and half
-//! new. A sector of FAT or directory is old or new, as a card's own wear levelling gives
-//! it; FAT has no second copy of a directory that could do better. While an image
-//! arrives no such sector is written at all.
+//! What a power cut may do: any sector may be torn, half old and half new, or full of
+//! rubbish. Of a file's contents and of the FAT nothing is lost by that. A sector of the
+//! directory full of rubbish loses the files that stood in it: FAT has no second copy of a
+//! directory. While an image arrives no such sector is written at all. spec/storage.md has
+//! the states and what they mean.
 //!
 //! A card without `DIALHOME.JNL` is a board that remembers nothing: with another card put
 //! in, or the file deleted, the floors against older images and a key that was rotated are
@@ -31,6 +32,7 @@
 
 mod boot;
 mod card;
+mod fat;
 mod journal;
 mod slot;
 

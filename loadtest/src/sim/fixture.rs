@@ -56,13 +56,19 @@ impl Image {
         let mut bytes = vec![0; size];
         SmallRng::seed_from_u64(seed).fill(&mut bytes[..]);
         bytes[0] = nature.mark();
+        Self::of(bytes, counter, trial)
+    }
+
+    /// Signs an image of these bytes.
+    #[must_use]
+    pub fn of(bytes: Vec<u8>, counter: u64, trial: TrialBudget) -> Self {
         let sha256 = Digest(sha2::Sha256::digest(&bytes).into());
         let entry = EntryFields {
             component: 0,
             version: "1.0",
             counter,
             floor: 0,
-            size: u32::try_from(size).expect("fits"),
+            size: u32::try_from(bytes.len()).expect("fits"),
             sha256,
             hardware_min: 0,
             hardware_max: u16::MAX,

@@ -2,6 +2,8 @@
 //! over a link, a slot, a journal, a bootloader and a record that fail as a seed says.
 
 pub mod boot;
+pub mod card;
+pub mod card_board;
 pub mod fixture;
 pub mod flash;
 pub mod gate;
