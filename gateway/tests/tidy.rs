@@ -46,7 +46,8 @@ fn files() -> BTreeMap<String, String> {
 }
 
 fn is_written_by_hand(path: &str) -> bool {
-    !matches!(path, "Cargo.lock" | "LICENSE")
+    path != "LICENSE"
+        && !path.ends_with("Cargo.lock")
         && !path.ends_with(".json")
         && !path.ends_with(".snap")
 }
@@ -92,7 +93,7 @@ fn nothing_is_left_undone_or_tied_to_one_machine() {
     for (path, text) in files() {
         for (number, line) in text.lines().enumerate() {
             for (word, advice) in banned {
-                if line.contains(word) && path != "Cargo.lock" {
+                if line.contains(word) && !path.ends_with("Cargo.lock") {
                     faults.push(format!("{path}:{}: `{word}`: {advice}", number + 1));
                 }
             }

@@ -22,7 +22,7 @@
 //! lost without a word, and the board goes by its provisioning record again. Whoever can
 //! reach the card can do so.
 //!
-//! ```ignore
+//! ```text
 //! let medium = embedded_sdmmc::SdCard::new(spi, delay);
 //! let card = Card::new(&medium);
 //! let slot = SdSlot::new(&card, 240 * 1024);
