@@ -61,7 +61,7 @@ pub struct SignArgs {
     /// Another component must run this image; up to two
     #[arg(long, value_name = "COMPONENT=SHA256")]
     pub require: Vec<Require>,
-    /// Refuse the image unless it has what its boards' first boot stage needs: sdu[:BASE] for Arduino's SDU
+    /// Refuse the image unless it has what its boards' first boot stage needs: sdu or sdu:BASE for Arduino's SDU
     #[arg(long, value_name = "CHECK")]
     pub check: Option<Check>,
     /// Mark it as a security update
