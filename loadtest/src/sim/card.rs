@@ -74,7 +74,7 @@ pub struct Snapshot {
     pub storage: Storage,
     /// What was next.
     pub op: Op,
-    /// [`Disk::tag`] of that time.
+    /// `Disk::tag` of that time.
     pub tag: usize,
 }
 
