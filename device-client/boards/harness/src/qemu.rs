@@ -98,6 +98,11 @@ impl Qemu {
             semihosting.push_str(arg);
         }
         command.args(["-semihosting-config", &semihosting]);
+        // Stopped until events are listened to: a guest may reset within milliseconds.
+        let stays_stopped = spec.args.iter().any(|arg| arg == "-S");
+        if !stays_stopped {
+            command.arg("-S");
+        }
         if spec.stop_at_reset {
             command.args(["-action", "reboot=shutdown,shutdown=pause"]);
         }
@@ -137,6 +142,9 @@ impl Qemu {
         };
         machine.answer("greeting").await?;
         machine.command("qmp_capabilities", json!({})).await?;
+        if !stays_stopped {
+            machine.cont().await?;
+        }
         Ok(machine)
     }
 

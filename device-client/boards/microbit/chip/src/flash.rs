@@ -19,7 +19,7 @@ const READ_ONLY: u32 = 0;
 const WRITE: u32 = 1;
 const ERASE: u32 = 2;
 
-/// Address of a page whose first word has two bits that no erase sets again; 0: none.
+/// Address of a page each of whose words has two bits that no erase sets again; 0: none.
 static WORN_PAGE: AtomicU32 = AtomicU32::new(0);
 /// Those bits.
 const WORN_BITS: u32 = 0x0100_0001;
@@ -104,7 +104,7 @@ impl NorFlash for Flash {
         let mut address = CHANGING.start + offset;
         for word in bytes.as_chunks().0 {
             let mut value = u32::from_le_bytes(*word);
-            if address == worn && worn != 0 {
+            if worn != 0 && address.wrapping_sub(worn) < PAGE {
                 value &= !WORN_BITS;
             }
             // All ones is what an erased word holds: a write less for the cell.
