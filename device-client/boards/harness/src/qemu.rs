@@ -51,6 +51,8 @@ pub struct Qemu {
     passed: VecDeque<Value>,
     console: Arc<Console>,
     log: PathBuf,
+    /// The guest's own resets stop it.
+    stops_at_reset: bool,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +141,7 @@ impl Qemu {
             passed: VecDeque::new(),
             console,
             log: spec.log.clone(),
+            stops_at_reset: spec.stop_at_reset,
         };
         machine.answer("greeting").await?;
         machine.command("qmp_capabilities", json!({})).await?;
@@ -308,8 +311,10 @@ impl Qemu {
             .await?;
         self.command("system_reset", json!({})).await?;
         self.event("RESET", ANSWER_WITHIN).await?;
-        self.command("set-action", json!({ "reboot": "shutdown" }))
-            .await?;
+        if self.stops_at_reset {
+            self.command("set-action", json!({ "reboot": "shutdown" }))
+                .await?;
+        }
         self.cont().await
     }
 
