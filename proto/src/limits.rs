@@ -105,8 +105,9 @@ pub const BAD_READ_BACKS_MAX: u8 = 3;
 pub const OUTBOX_MAX: usize = 4;
 /// Board: bytes of a Report's detail that are kept in the journal.
 pub const OUTBOX_DETAIL_MAX: usize = 96;
-/// Board: attempts to activate or to revert before it gives up.
-pub const BOOT_ATTEMPTS_MAX: u8 = 3;
+/// Board: attempts to activate or to revert before it gives up; a power cut within one
+/// uses it up like a crash.
+pub const BOOT_ATTEMPTS_MAX: u8 = 8;
 /// Board: least wait after `superseded`, in milliseconds.
 pub const SUPERSEDED_MS: u32 = 10 * 60 * 1000;
 /// Board: time without a chunk after which a transfer stops, in milliseconds.

@@ -1,0 +1,84 @@
+//! The command line of `dialhome-loadtest`.
+
+use crate::Error;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Plays fleets of boards against a real gateway, and compares it with what else could do the job.
+#[derive(Debug, Parser)]
+#[command(name = "dialhome-loadtest", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plays a scenario; exit code 0: within its limits, 1: not, 2: it could not be played.
+    Run(RunArgs),
+    /// The same job done by mosquitto, nginx and Dialhome, side by side.
+    Compare(CompareArgs),
+    /// One process of a fleet, told what to do on its standard input.
+    #[command(hide = true)]
+    Crew,
+}
+
+/// What `run` is told.
+#[derive(Debug, clap::Args)]
+pub struct RunArgs {
+    /// The scenario's file, or the name of one that is built in.
+    pub scenario: PathBuf,
+    /// Begins the run's random numbers; printed, so that a run can be repeated.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Boards, in place of the scenario's number.
+    #[arg(long)]
+    pub boards: Option<usize>,
+    /// Writes the report as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Writes the report as one HTML file.
+    #[arg(long)]
+    pub html: Option<PathBuf>,
+    /// The gateway's program; without it the `dialhome` beside this one.
+    #[arg(long)]
+    pub gateway: Option<PathBuf>,
+}
+
+/// What `compare` is told.
+#[derive(Debug, clap::Args)]
+pub struct CompareArgs {
+    /// The rows to measure; without them all.
+    pub rows: Vec<String>,
+    /// Rounds of each, at least 1.
+    #[arg(long, default_value_t = 7)]
+    pub rounds: usize,
+    /// Sessions of the rows that are about many.
+    #[arg(long, default_value_t = 19_000)]
+    pub sessions: usize,
+    /// Writes the figures as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// The gateway's program; without it the `dialhome` beside this one.
+    #[arg(long)]
+    pub gateway: Option<PathBuf>,
+}
+
+/// Runs the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    let outcome = match args.command {
+        Command::Run(args) => crate::run::run(&args),
+        Command::Compare(args) => crate::compare::run(&args),
+        Command::Crew => crate::fleet::crew::run().map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error: Error| {
+        #[expect(clippy::print_stderr, reason = "a command tells its user what failed")]
+        {
+            eprintln!("error: {error}");
+        }
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,188 @@
+//! What the process that plays a scenario and its crews say to each other, a line of JSON each.
+
+use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, SocketAddr};
+
+/// A crew's first line: whom it plays.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Roll {
+    /// Begins its random numbers.
+    pub seed: u64,
+    /// Where its boards dial.
+    pub gateway: SocketAddr,
+    /// The key that they trust for images, in hex.
+    pub trust: String,
+    /// The product that they say they are.
+    pub product: String,
+    /// The links that boards may have.
+    pub links: Vec<Link>,
+    /// Files of the images `0`, `1` and so on, so that a board's slot need not hold what is
+    /// the same for all: it compares.
+    pub images: Vec<std::path::PathBuf>,
+    /// How the clients are configured.
+    pub client: Client,
+    /// The boards.
+    pub boards: Vec<Seat>,
+    /// Milliseconds between two ticks.
+    pub tick_ms: u32,
+}
+
+/// One board.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seat {
+    /// Its id.
+    pub id: String,
+    /// Its key, in hex.
+    pub key: String,
+    /// The address that it dials from.
+    pub source: IpAddr,
+    /// Which of the roll's links it has.
+    pub link: usize,
+    /// When it is switched on, in milliseconds after [`Order::Begin`].
+    pub on_at_ms: u64,
+}
+
+/// How the clients are configured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Client {
+    /// Bytes of a record that a board takes, as Hello declares them.
+    pub receive_buffer: u16,
+    /// Bytes that may be on their way, as Hello declares them.
+    pub window: u32,
+    /// Erase unit of the slot.
+    pub erase_unit: u32,
+    /// Seconds between pings, as the board is configured.
+    pub ping_s: u32,
+    /// The board's first and longest wait before it dials again, in milliseconds.
+    pub redial_ms: [u32; 2],
+    /// Time that a board is off when it restarts into an image, in milliseconds.
+    pub restart_ms: u32,
+}
+
+/// A link's model. All of it is played in the crew, between the client and its socket.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Link {
+    /// `2g`, `3g`, `lte_m`, `nb_iot`, `loopback` or the scenario's own name.
+    pub name: String,
+    /// Bits per second to the board; 0: as many as there are.
+    pub down_bits_per_s: u64,
+    /// Bits per second from the board.
+    pub up_bits_per_s: u64,
+    /// Round trip in milliseconds.
+    pub round_trip_ms: u32,
+    /// Each direction's delay varies by as much, in milliseconds, without reordering.
+    pub jitter_ms: u32,
+    /// Mean time between two stalls, in seconds; 0: none. Nothing moves in a stall.
+    pub stall_every_s: u32,
+    /// Shortest and longest stall, in milliseconds.
+    pub stall_ms: [u32; 2],
+    /// Mean time between two blackouts, in seconds; 0: none. The link is down, the mapping goes.
+    pub blackout_every_s: u32,
+    /// Shortest and longest blackout, in milliseconds.
+    pub blackout_ms: [u32; 2],
+    /// The NAT forgets a connection that is silent for so long, in seconds; 0: never.
+    pub nat_idle_s: u32,
+    /// What it then does with what still comes.
+    pub nat_then: NatThen,
+}
+
+/// What a NAT does with a connection that it has forgotten.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NatThen {
+    /// Nothing arrives any more, and nobody is told.
+    #[default]
+    Drop,
+    /// The board is told by a reset.
+    Reset,
+}
+
+/// What a crew is told after its roll.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Order {
+    /// The boards are switched on, each at its time.
+    Begin,
+    /// A share of the boards loses its link.
+    Blackout {
+        /// 0 to 1.
+        share: f64,
+        /// For so long, in milliseconds.
+        for_ms: u32,
+    },
+    /// The power of a share of the boards is cut, and is back after a moment.
+    PowerCut {
+        /// 0 to 1.
+        share: f64,
+        /// Off for so long, in milliseconds.
+        for_ms: u32,
+    },
+    /// From now on a board whose silence ends says when: [`Word::FirstByte`].
+    WatchFirstBytes {
+        /// The boards to watch.
+        ids: Vec<String>,
+    },
+    /// The boards say Bye, and the crew ends.
+    End,
+}
+
+/// What a crew says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "word", rename_all = "snake_case")]
+pub enum Word {
+    /// It has read its roll.
+    Ready,
+    /// How its boards stand.
+    Tick(Box<Tick>),
+    /// The first byte that came for a board since it was watched.
+    FirstByte {
+        /// The board.
+        id: String,
+        /// When, by [`crate::measure::clock`].
+        at_ns: u64,
+    },
+    /// A board did what it must never do: a promise is broken, in words.
+    Broken {
+        /// The board.
+        id: String,
+        /// What it did.
+        how: String,
+    },
+    /// Something the crew cannot go on after, such as the limit on open files.
+    Failed {
+        /// In words.
+        why: String,
+    },
+    /// It has ended in order.
+    Ended,
+}
+
+/// How a crew's boards stand; counts are since the beginning.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Tick {
+    /// When, by [`crate::measure::clock`].
+    pub at_ns: u64,
+    /// Boards with a session that was welcomed.
+    pub online: u64,
+    /// Dials begun.
+    pub dials: u64,
+    /// Dials that came to nothing, by reason.
+    pub failed_dials: std::collections::BTreeMap<String, u64>,
+    /// Sessions that ended, by the board's word for it.
+    pub ended: std::collections::BTreeMap<String, u64>,
+    /// Bytes of TCP payload from and to the boards.
+    pub bytes_up: u64,
+    /// See `bytes_up`.
+    pub bytes_down: u64,
+    /// Bytes of images that were committed, each once for each board and image.
+    pub committed: u64,
+    /// Bytes of chunks that came for a second time.
+    pub again: u64,
+    /// Boards that run the newest image and have confirmed it.
+    pub confirmed: u64,
+    /// Updates that ended otherwise, by reason.
+    pub not_confirmed: std::collections::BTreeMap<String, u64>,
+    /// Waits for acknowledgement since the last tick, in milliseconds, of a sample: from the
+    /// moment when a chunk's last byte left the gateway until its Ack reached it.
+    pub ack_ms: Vec<f32>,
+}
