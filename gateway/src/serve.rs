@@ -32,6 +32,7 @@ pub async fn run(options: Options) -> Result<(), CliError> {
     log_to_stderr();
     // Keys are in these files: whatever is made is for the gateway's user alone, the admin socket excepted.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    raise_open_files();
     let store = Store::open(&options.data)?;
     let images =
         ImageStore::open(&options.data).map_err(|error| not_opened(&options.data, &error))?;
@@ -67,6 +68,16 @@ pub async fn run(options: Options) -> Result<(), CliError> {
         tracing::warn!(%error, "the last counters were not stored");
     }
     Ok(())
+}
+
+/// Every session is an open file: as many as the system lets this process have.
+fn raise_open_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
+    }
 }
 
 /// Returns when the process is asked to end.

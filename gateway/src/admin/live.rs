@@ -21,8 +21,54 @@ pub struct Presence {
     pub waiting_for: Option<String>,
 }
 
+/// Why a connection got no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusedFor {
+    /// All places for handshakes were taken.
+    Busy,
+    /// All that one network may have were taken.
+    NetworkBusy,
+    /// It owed its first bytes for too long, or went when others wanted its place.
+    Silent,
+    /// What it sent was no handshake, or it ended within it.
+    NoHandshake,
+    /// It asked for another version.
+    Version,
+    /// It asked for another suite.
+    Suite,
+    /// An unknown handle, a wrong key, or a replay.
+    Key,
+}
+
+impl RefusedFor {
+    /// Every reason; each stands at its own number.
+    pub const ALL: [Self; 7] = [
+        Self::Busy,
+        Self::NetworkBusy,
+        Self::Silent,
+        Self::NoHandshake,
+        Self::Version,
+        Self::Suite,
+        Self::Key,
+    ];
+
+    /// The word for it in metrics and documents.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::NetworkBusy => "network_busy",
+            Self::Silent => "silent",
+            Self::NoHandshake => "no_handshake",
+            Self::Version => "version",
+            Self::Suite => "suite",
+            Self::Key => "key",
+        }
+    }
+}
+
 /// Counts of what is going on now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LiveCounts {
     /// Open sessions.
     pub sessions: u64,
@@ -30,8 +76,25 @@ pub struct LiveCounts {
     pub transfers: u64,
     /// Handshakes under way.
     pub handshakes: u64,
-    /// Handshakes refused since the start.
-    pub refused: u64,
+    /// Connections that got no session since the start, by reason.
+    pub refused: [(RefusedFor, u64); RefusedFor::ALL.len()],
+    /// Times since the start that the system gave no connection.
+    pub accept_faults: u64,
+    /// Why it gives none now, in one plain sentence.
+    pub accept_problem: Option<String>,
+}
+
+impl Default for LiveCounts {
+    fn default() -> Self {
+        Self {
+            sessions: 0,
+            transfers: 0,
+            handshakes: 0,
+            refused: RefusedFor::ALL.map(|reason| (reason, 0)),
+            accept_faults: 0,
+            accept_problem: None,
+        }
+    }
 }
 
 /// The registry of sessions, as the admin API sees it.

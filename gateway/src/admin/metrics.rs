@@ -26,10 +26,21 @@ pub(super) async fn metrics(State(admin): Api) -> Result<Response, ApiError> {
         "Handshakes under way",
         status.handshakes,
     );
-    text.counter(
+    text.head(
         "dialhome_handshakes_refused_total",
-        "Handshakes refused since the start",
-        status.refused,
+        "counter",
+        "Connections that got no session since the start, by reason",
+    );
+    for (reason, count) in &status.refused_for {
+        text.line(
+            &format!("dialhome_handshakes_refused_total{{reason=\"{reason}\"}}"),
+            *count,
+        );
+    }
+    text.counter(
+        "dialhome_accept_failures_total",
+        "Times since the start that the system gave no connection",
+        status.accept.failures,
     );
     text.gauge("dialhome_devices", "Devices known", status.devices);
     text.gauge(

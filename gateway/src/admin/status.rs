@@ -33,8 +33,12 @@ pub struct StatusDoc {
     pub sessions: u64,
     /// Handshakes under way.
     pub handshakes: u64,
-    /// Handshakes refused since the start.
+    /// Connections that got no session since the start.
     pub refused: u64,
+    /// The same by reason.
+    pub refused_for: BTreeMap<String, u64>,
+    /// Times since the start that the system gave no connection, and why it gives none now.
+    pub accept: AcceptHealth,
     /// Deliveries under way.
     pub transfers: u64,
     /// Updates by state.
@@ -49,6 +53,15 @@ pub struct StatusDoc {
     pub open_files: OpenFiles,
     /// The number of the last event.
     pub last_seq: u64,
+}
+
+/// Whether new connections can be accepted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct AcceptHealth {
+    /// Times since the start that the system gave none.
+    pub failures: u64,
+    /// Why it gave none within the last minute, and what to do.
+    pub problem: Option<String>,
 }
 
 /// Whether the store can be written.
@@ -123,7 +136,16 @@ impl Admin {
             devices,
             sessions: live.sessions,
             handshakes: live.handshakes,
-            refused: live.refused,
+            refused: live.refused.iter().map(|(_, count)| count).sum(),
+            refused_for: live
+                .refused
+                .iter()
+                .map(|(reason, count)| (reason.name().to_owned(), *count))
+                .collect(),
+            accept: AcceptHealth {
+                failures: live.accept_faults,
+                problem: live.accept_problem,
+            },
             transfers: live.transfers,
             updates,
             failures,
@@ -153,7 +175,8 @@ fn disk(data: &std::path::Path, images: &crate::image::store::ImageStore) -> Dis
     }
 }
 
-fn open_files() -> OpenFiles {
+/// Open files of this process now.
+pub(crate) fn open_files() -> OpenFiles {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile)
         .current
         .unwrap_or(u64::MAX);

@@ -28,6 +28,8 @@ fn describe(status: &StatusDoc) -> String {
         (false, 0) => None,
         (false, held) => Some(format!("{held} devices")),
     };
+    let mut refused = status.refused_for.clone();
+    refused.retain(|_, count| *count > 0);
     sheet(&[
         ("version", Some(status.version.clone())),
         ("up since", Some(time(status.started))),
@@ -42,6 +44,7 @@ fn describe(status: &StatusDoc) -> String {
                 status.sessions, status.handshakes, status.refused
             )),
         ),
+        ("refused for", counts(&refused)),
         ("transfers", Some(status.transfers.to_string())),
         ("updates", counts(&status.updates)),
         ("failures", counts(&status.failures)),
@@ -63,6 +66,7 @@ fn describe(status: &StatusDoc) -> String {
             )),
         ),
         ("problem", status.store.problem.clone()),
+        ("problem", status.accept.problem.clone()),
         ("last event", Some(status.last_seq.to_string())),
     ])
 }

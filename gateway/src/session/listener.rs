@@ -1,10 +1,12 @@
 //! Accepting boards and shaking hands, within bounds (spec/protocol.md sections 1 and 2).
 
+use super::accept_faults;
 use super::parking;
 use super::place::Place;
 use super::registry::Handle;
 use super::run::Running;
-use super::{Gateway, HANDSHAKES_PER_MINUTE, clock};
+use super::{Gateway, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, clock};
+use crate::admin::RefusedFor;
 use crate::link::Rejected;
 use crate::store::KeyRecord;
 use dialhome_proto::code::{self, CloseCode};
@@ -18,7 +20,6 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -28,8 +29,8 @@ use tokio_util::task::TaskTracker;
 const BACKLOG: u32 = 4_096;
 /// Time that the kernel lets sent bytes go unacknowledged before the connection is lost, in milliseconds.
 const USER_TIMEOUT_MS: u32 = 120_000;
-/// What a refused board is told to wait, in seconds; it is a hint.
-const RETRY_AFTER_S: u16 = 60;
+/// Time until another connection is asked for after the system gave none.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Listens for boards; an IPv6 wildcard address takes IPv4 too.
 ///
@@ -55,6 +56,10 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
     let mut wakes = gateway.store.subscribe_wakes();
     let attendant = tokio::spawn(parking::attend(Arc::clone(&gateway), tasks.clone()));
     tokio::pin!(until);
+    // While the system gives no connections the rest goes on.
+    let again = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(again);
+    let mut resting = false;
     loop {
         tokio::select! {
             () = &mut until => break,
@@ -62,14 +67,19 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
                 Some(device) => gateway.registry.wake_changed(device.as_ref()),
                 None => break,
             },
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if !resting => match accepted {
                 Ok((stream, peer)) => accept(&gateway, &tasks, stream, peer),
                 Err(error) => {
-                    // Most likely the limit on open files: what is open goes on, and the rest is tried again.
-                    tracing::warn!(%error, "a board's connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    gateway.registry.accept_faults.add(&error);
+                    if accept_faults::no_files(&error) {
+                        // Somebody who connects and says nothing keeps a file from a board that speaks.
+                        gateway.registry.places.make_room();
+                    }
+                    resting = true;
+                    again.as_mut().reset(tokio::time::Instant::now() + ACCEPT_AGAIN);
                 }
             },
+            () = &mut again, if resting => resting = false,
         }
     }
     drop(listener);
@@ -87,91 +97,117 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
 }
 
 fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
-    let gateway = Arc::clone(gateway);
-    let Some(place) = Place::take(&gateway.registry, peer.ip()) else {
-        gateway.registry.refused.fetch_add(1, Ordering::Relaxed);
-        let _ = stream.try_write(&Refusal::new(code::Refusal::BUSY, RETRY_AFTER_S).encode());
-        return;
+    let mut place = match gateway.registry.places.take(peer.ip()) {
+        Ok(place) => place,
+        Err(reason) => {
+            gateway.registry.count_refused(reason);
+            return refuse_now(&stream, code::Refusal::BUSY);
+        }
     };
+    let gateway = Arc::clone(gateway);
     let sessions = tasks.clone();
-    tasks.spawn(async move {
-        let shaken =
-            tokio::time::timeout(Duration::from_millis(HANDSHAKE_MS), shake(&gateway, stream))
-                .await;
-        drop(place);
+    let named = place.task();
+    let task = tasks.spawn(async move {
+        let within = Duration::from_millis(HANDSHAKE_MS);
+        let shaken = tokio::time::timeout(within, shake(&gateway, stream, &mut place)).await;
         match shaken {
-            Ok(Some((stream, records, key))) => {
+            Ok(Ok((stream, records, key))) => {
                 let handle = Arc::new(Handle::new(
                     gateway.store.next_generation(),
                     peer,
                     gateway.parking.names(),
                 ));
                 let session = Session::new(records, clock());
-                let running = Running::new(gateway, stream, session, key, handle);
+                let named = Arc::default();
+                place.waits(Some(Arc::clone(&named)));
+                let running = Running::new(gateway, stream, session, key, handle, place);
                 // A task of its own: the session's memory is then not the handshake's too.
-                sessions.spawn(running.run());
+                let task = sessions.spawn(running.run());
+                let _ = named.set(task.abort_handle());
             }
-            Ok(None) | Err(_) => {
-                gateway.registry.refused.fetch_add(1, Ordering::Relaxed);
-            }
+            Ok(Err(reason)) => gateway.registry.count_refused(reason),
+            Err(_) => gateway.registry.count_refused(RefusedFor::Silent),
         }
     });
+    let _ = named.set(task.abort_handle());
 }
+
+type Shaken = (TcpStream, Records, Arc<KeyRecord>);
 
 async fn shake(
     gateway: &Gateway,
     mut stream: TcpStream,
-) -> Option<(TcpStream, Records, Arc<KeyRecord>)> {
-    stream.set_nodelay(true).ok()?;
-    rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS).ok()?;
+    place: &mut Place,
+) -> Result<Shaken, RefusedFor> {
+    let lost = |_| RefusedFor::NoHandshake;
+    stream.set_nodelay(true).map_err(lost)?;
+    rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS)
+        .map_err(|_| RefusedFor::NoHandshake)?;
     let mut flight = [0; FIRST_FLIGHT_LEN];
     // A stranger's first bytes are enough to see that they are not for us.
-    stream.read_exact(&mut flight[..PREAMBLE_LEN]).await.ok()?;
-    let preamble = match Preamble::decode(flight.first_chunk()?) {
+    let (head, _) = flight.split_at_mut(PREAMBLE_LEN);
+    stream.read_exact(head).await.map_err(lost)?;
+    let preamble = flight.first_chunk().ok_or(RefusedFor::NoHandshake)?;
+    let preamble = match Preamble::decode(preamble) {
         Ok(preamble) => preamble,
-        Err(PreambleFault::NotMagic) => return None,
-        Err(PreambleFault::Version(_)) => return refuse(stream, code::Refusal::VERSION).await,
-        Err(PreambleFault::Suite(_)) => return refuse(stream, code::Refusal::SUITE).await,
+        Err(PreambleFault::NotMagic) => return Err(RefusedFor::NoHandshake),
+        Err(PreambleFault::Version(_)) => {
+            return Err(refuse(&stream, code::Refusal::VERSION, RefusedFor::Version));
+        }
+        Err(PreambleFault::Suite(_)) => {
+            return Err(refuse(&stream, code::Refusal::SUITE, RefusedFor::Suite));
+        }
     };
-    stream.read_exact(&mut flight[PREAMBLE_LEN..]).await.ok()?;
-    let message_1: &[u8; MESSAGE_1_LEN] = flight.last_chunk()?;
+    let (_, rest) = flight.split_at_mut(PREAMBLE_LEN);
+    stream.read_exact(rest).await.map_err(lost)?;
+    place.spoke();
+    let message_1: &[u8; MESSAGE_1_LEN] = flight.last_chunk().ok_or(RefusedFor::NoHandshake)?;
     let known = gateway.store.find_key(preamble.handle);
     if known
         .as_ref()
         .is_some_and(|key| key.suites & (1 << preamble.suite) == 0)
     {
-        return refuse(stream, code::Refusal::SUITE).await;
+        return Err(refuse(&stream, code::Refusal::SUITE, RefusedFor::Suite));
     }
     let key = known.as_ref().map(|known| DeviceKey::new(known.key));
-    let checked = match gateway.responder.check(&preamble, message_1, key.as_ref()) {
-        Ok(checked) => checked,
-        Err(rejected) => return reject(stream, &preamble, rejected).await,
-    };
-    let known = known?;
+    let mut turn = gateway.cryptography.acquire().await;
+    let checked = gateway
+        .responder
+        .check(&preamble, message_1, key.as_ref())
+        .map_err(|rejected| reject(&stream, &preamble, rejected))?;
+    let known = known.ok_or(RefusedFor::Key)?;
     if gateway.registry.count_handshake(&known.device) > HANDSHAKES_PER_MINUTE {
         // Delayed, never locked out: the board's own dials must get through.
+        drop(turn);
+        place.waits(None);
         tokio::time::sleep(Duration::from_secs(1)).await;
+        place.spoke();
+        turn = gateway.cryptography.acquire().await;
     }
-    let accepted = match checked.reply() {
-        Ok(accepted) => accepted,
-        Err(rejected) => return reject(stream, &preamble, rejected).await,
-    };
-    stream.write_all(&accepted.answer).await.ok()?;
-    Some((stream, Records::new(&accepted.keys), known))
+    let accepted = checked
+        .reply()
+        .map_err(|rejected| reject(&stream, &preamble, rejected))?;
+    drop(turn);
+    stream.write_all(&accepted.answer).await.map_err(lost)?;
+    Ok((stream, Records::new(&accepted.keys), known))
 }
 
-async fn reject<T>(stream: TcpStream, preamble: &Preamble, rejected: Rejected) -> Option<T> {
+fn reject(stream: &TcpStream, preamble: &Preamble, rejected: Rejected) -> RefusedFor {
     tracing::debug!(handle = %preamble.handle, ?rejected, "refused a handshake");
-    refuse(stream, rejected.code()).await
+    refuse(stream, rejected.code(), RefusedFor::Key)
 }
 
-async fn refuse<T>(mut stream: TcpStream, code: code::Refusal) -> Option<T> {
-    let _ = stream
-        .write_all(&Refusal::new(code, RETRY_AFTER_S).encode())
-        .await;
-    // The refusal leaves before the connection does, also when the board's bytes were not all read.
-    let _ = stream.shutdown().await;
-    let mut rest = [0; 64];
-    let _ = tokio::time::timeout(Duration::from_secs(1), stream.read(&mut rest)).await;
-    None
+fn refuse(stream: &TcpStream, code: code::Refusal, reason: RefusedFor) -> RefusedFor {
+    refuse_now(stream, code);
+    reason
+}
+
+/// Refuses without waiting for anything: the five bytes always fit a new connection's buffer.
+fn refuse_now(stream: &TcpStream, code: code::Refusal) {
+    let retry_after_s = rand::random_range(RETRY_AFTER_S);
+    let _ = stream.try_write(&Refusal::new(code, retry_after_s).encode());
+    let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
+    // What has arrived is read away: a reset for it could overtake the refusal.
+    let mut rest = [0; 256];
+    let _ = stream.try_read(&mut rest);
 }

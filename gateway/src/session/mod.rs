@@ -3,6 +3,7 @@
 //! An idle session is a value in the parking: a [`dialhome_proto::gateway::Session`] and
 //! its socket. A task, buffers, and the delivery with its image exist while there is work.
 
+mod accept_faults;
 mod board;
 mod delivering;
 mod listener;
@@ -22,11 +23,16 @@ use dialhome_proto::time::Millis;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-/// Handshakes under way at a time; one more is refused as `busy`. Each holds some 3 KB.
+/// Connections that have not said Hello, at a time; one more is refused as `busy`. Each holds some 3 KB.
 pub const HANDSHAKES_MAX: usize = 2_048;
-/// Handshakes under way from one /24 or /48: a carrier's network is thousands of boards, and
+/// The same from one /24 or /48: a carrier's network is thousands of boards, and
 /// none may take all the places.
-pub const HANDSHAKES_OF_NETWORK_MAX: u32 = 512;
+pub const HANDSHAKES_OF_NETWORK_MAX: usize = 512;
+/// Time that a peer may owe bytes before its place goes to another that wants it, in milliseconds.
+pub const SILENT_GRACE_MS: u64 = 5_000;
+/// What a board that was refused is told to wait, in seconds: a number drawn from these, so that
+/// those who were refused together do not come back together.
+pub const RETRY_AFTER_S: std::ops::RangeInclusive<u16> = 15..=75;
 /// Handshakes of one device within a minute that are answered at once; more wait a second each.
 pub const HANDSHAKES_PER_MINUTE: u32 = 12;
 /// Sealed bytes that wait to be written, per session that delivers, in bytes.
@@ -48,6 +54,8 @@ pub struct Gateway {
     /// The open sessions.
     pub registry: Arc<Registry>,
     responder: Responder,
+    /// Taken while a handshake's cryptography is done: half of the workers at most do nothing else.
+    cryptography: tokio::sync::Semaphore,
     parking: parking::Parking,
 }
 
@@ -60,9 +68,15 @@ impl Gateway {
             images,
             registry: Arc::default(),
             responder: Responder::default(),
+            cryptography: tokio::sync::Semaphore::new(workers().div_ceil(2)),
             parking: parking::Parking::default(),
         })
     }
+}
+
+/// Threads that sessions run on.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Milliseconds since this process first asked.

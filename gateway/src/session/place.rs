@@ -1,51 +1,184 @@
-//! Places for handshakes under way: a bound on all, and one on each network.
+//! Places for connections that have not said Hello: a bound on all, and one on each network.
+//!
+//! A place is held from the accept to the Hello. While its peer owes bytes it may be taken
+//! away again: otherwise whoever opens connections and says nothing would keep the others out.
 
-use super::registry::Registry;
-use super::{HANDSHAKES_MAX, HANDSHAKES_OF_NETWORK_MAX};
-use dashmap::mapref::entry::Entry;
+use super::{HANDSHAKES_MAX, HANDSHAKES_OF_NETWORK_MAX, SILENT_GRACE_MS, clock};
+use crate::admin::RefusedFor;
+use dialhome_proto::time::Millis;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use tokio::task::AbortHandle;
 
-/// A place among the handshakes under way, as long as it is kept.
+/// The task that serves a connection, as soon as it is known.
+type Task = Arc<OnceLock<AbortHandle>>;
+
+/// All places.
+#[derive(Debug, Default)]
+pub(super) struct Places(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    taken: usize,
+    evicted: u64,
+    /// No entry has 0 places taken.
+    networks: HashMap<IpAddr, Network>,
+}
+
+#[derive(Debug, Default)]
+struct Network {
+    taken: usize,
+    /// Connections whose peers owe bytes, the oldest first, and since when.
+    silent: BTreeMap<u64, (Millis, Task)>,
+}
+
+impl Network {
+    fn silent_since(&self) -> Option<Millis> {
+        self.silent.first_key_value().map(|(_, (since, _))| *since)
+    }
+
+    fn evict(&mut self) -> bool {
+        let Some((_, (_, task))) = self.silent.pop_first() else {
+            return false;
+        };
+        // Its place is given back when the task goes. One that has no task yet gets none to end.
+        if let Some(task) = task.get() {
+            task.abort();
+        }
+        true
+    }
+}
+
+impl Places {
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a connection from `peer`, whose first bytes are awaited.
+    ///
+    /// Where none is free, a silent connection goes for it: the oldest of the same network,
+    /// or of the one with most places, after [`SILENT_GRACE_MS`]; at once where that
+    /// network has more places than this one would.
+    ///
+    /// # Errors
+    /// Why the connection is to be refused.
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, RefusedFor> {
+        let network = network_of(peer);
+        let now = clock();
+        let quiet = |since: Millis| now.since(since) >= SILENT_GRACE_MS;
+        let mut inner = self.inner();
+        let own = inner.networks.get_mut(&network);
+        let share = own.as_ref().map_or(0, |own| own.taken);
+        if share >= HANDSHAKES_OF_NETWORK_MAX {
+            let freed = own.is_some_and(|own| own.silent_since().is_some_and(quiet) && own.evict());
+            if !freed {
+                return Err(RefusedFor::NetworkBusy);
+            }
+            inner.evicted += 1;
+        } else if inner.taken >= HANDSHAKES_MAX {
+            let largest = inner
+                .networks
+                .values_mut()
+                .filter_map(|other| Some((other.silent_since()?, other)))
+                .max_by_key(|(since, other)| (other.taken, std::cmp::Reverse(*since)));
+            let freed = largest.is_some_and(|(since, other)| {
+                (quiet(since) || other.taken > share + 1) && other.evict()
+            });
+            if !freed {
+                return Err(RefusedFor::Busy);
+            }
+            inner.evicted += 1;
+        }
+        let id = inner.next;
+        inner.next += 1;
+        inner.taken += 1;
+        let task = Task::default();
+        let own = inner.networks.entry(network).or_default();
+        own.taken += 1;
+        own.silent.insert(id, (now, Arc::clone(&task)));
+        drop(inner);
+        Ok(Place {
+            places: Arc::clone(self),
+            network,
+            id,
+            task,
+        })
+    }
+
+    /// Places that are taken, and connections that were ended for others since the start.
+    pub(super) fn counts(&self) -> (usize, u64) {
+        let inner = self.inner();
+        (inner.taken, inner.evicted)
+    }
+
+    /// Ends the connection that has been silent for longest: something is used up that all share.
+    pub(super) fn make_room(&self) -> bool {
+        let mut inner = self.inner();
+        let oldest = inner
+            .networks
+            .values_mut()
+            .filter_map(|network| Some((network.silent_since()?, network)))
+            .min_by_key(|(since, _)| *since);
+        let freed = oldest.is_some_and(|(_, network)| network.evict());
+        inner.evicted += u64::from(freed);
+        freed
+    }
+}
+
+/// A place, as long as it is kept.
+#[derive(Debug)]
 pub(super) struct Place {
-    registry: Arc<Registry>,
+    places: Arc<Places>,
     network: IpAddr,
+    id: u64,
+    task: Task,
 }
 
 impl Place {
-    /// None where all are taken, or the source's network has its share: one network that
-    /// opens connections and says nothing must not keep the others out.
-    pub(super) fn take(registry: &Arc<Registry>, peer: IpAddr) -> Option<Self> {
-        let network = network_of(peer);
-        let all = registry.handshakes.fetch_add(1, Ordering::AcqRel);
-        let mut share = registry.handshakes_from.entry(network).or_insert(0);
-        *share += 1;
-        let fits = all < HANDSHAKES_MAX as u64 && *share <= HANDSHAKES_OF_NETWORK_MAX;
-        drop(share);
-        let place = Self {
-            registry: Arc::clone(registry),
-            network,
-        };
-        // A place that does not fit gives back what it took.
-        fits.then_some(place)
+    /// What names the task that has this place.
+    pub(super) fn task(&self) -> Task {
+        Arc::clone(&self.task)
+    }
+
+    /// The peer has said what it owed: the place is not taken away while that is looked at.
+    pub(super) fn spoke(&self) {
+        let mut inner = self.places.inner();
+        if let Some(own) = inner.networks.get_mut(&self.network) {
+            own.silent.remove(&self.id);
+        }
+    }
+
+    /// The peer owes bytes again, to another task where `task` names one.
+    pub(super) fn waits(&mut self, task: Option<Task>) {
+        if let Some(task) = task {
+            self.task = task;
+        }
+        let mut inner = self.places.inner();
+        if let Some(own) = inner.networks.get_mut(&self.network) {
+            own.silent
+                .insert(self.id, (clock(), Arc::clone(&self.task)));
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.registry.handshakes.fetch_sub(1, Ordering::AcqRel);
-        if let Entry::Occupied(mut share) = self.registry.handshakes_from.entry(self.network) {
-            *share.get_mut() -= 1;
-            if *share.get() == 0 {
-                share.remove();
+        let mut inner = self.places.inner();
+        inner.taken -= 1;
+        if let Some(own) = inner.networks.get_mut(&self.network) {
+            own.silent.remove(&self.id);
+            own.taken -= 1;
+            if own.taken == 0 {
+                inner.networks.remove(&self.network);
             }
         }
     }
 }
 
 /// The /24 or /48 that an address belongs to.
-fn network_of(address: IpAddr) -> IpAddr {
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => {
             let [a, b, c, _] = address.octets();
@@ -62,19 +195,67 @@ fn network_of(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
+    fn take(places: &Arc<Places>, from: &str) -> Result<Place, RefusedFor> {
+        places.take(from.parse().unwrap())
+    }
+
     #[test]
     fn a_network_has_its_share_and_no_more_and_gives_it_back() {
-        let registry = Arc::<Registry>::default();
-        let from = |text: &str| Place::take(&registry, text.parse().unwrap());
+        let places = Arc::<Places>::default();
         let held: Vec<_> = (0..HANDSHAKES_OF_NETWORK_MAX)
-            .map(|_| from("192.0.2.7").expect("the share is not used up"))
+            .map(|_| take(&places, "192.0.2.7").expect("the share is not used up"))
             .collect();
-        assert!(from("192.0.2.200").is_none(), "the same /24");
-        assert!(from("::ffff:192.0.2.1").is_none(), "the same /24, mapped");
-        assert!(from("192.0.3.7").is_some(), "another network");
+        for same in ["192.0.2.200", "::ffff:192.0.2.1"] {
+            assert_eq!(take(&places, same).err(), Some(RefusedFor::NetworkBusy));
+        }
+        assert!(take(&places, "192.0.3.7").is_ok(), "another network");
         drop(held);
-        assert!(from("192.0.2.200").is_some());
-        assert_eq!(registry.handshakes.load(Ordering::Acquire), 0);
-        assert!(registry.handshakes_from.is_empty());
+        assert!(take(&places, "192.0.2.200").is_ok());
+        assert_eq!(places.counts().0, 0);
+        assert!(places.inner().networks.is_empty());
+    }
+
+    #[test]
+    fn silent_ones_of_the_network_with_most_places_make_room_for_a_smaller_one() {
+        let places = Arc::<Places>::default();
+        let mut held: Vec<_> = (0..HANDSHAKES_MAX)
+            .map(|n| take(&places, &format!("192.0.{}.7", n % 4)).expect("a place"))
+            .collect();
+        // Each network has as many: none takes from another before its time.
+        assert!(take(&places, "192.0.0.7").is_err());
+        assert!(take(&places, "198.51.100.7").is_ok());
+        // Those that have spoken stay.
+        held.iter().for_each(Place::spoke);
+        assert_eq!(take(&places, "198.51.100.7").err(), Some(RefusedFor::Busy));
+        for place in &mut held {
+            place.waits(None);
+        }
+        assert!(take(&places, "198.51.100.7").is_ok());
+        assert!(places.make_room());
+        drop(held);
+        assert!(!places.make_room());
+        assert_eq!(places.counts().0, 0);
+    }
+
+    #[tokio::test]
+    async fn the_one_that_goes_is_the_oldest_and_its_task_ends() {
+        let places = Arc::<Places>::default();
+        let mut tasks = Vec::new();
+        for n in 0..HANDSHAKES_MAX {
+            let place = take(&places, &format!("192.0.{}.7", n % 4)).unwrap();
+            let named = place.task();
+            let task = tokio::spawn(async move {
+                let _place = place;
+                std::future::pending::<()>().await;
+            });
+            named.set(task.abort_handle()).unwrap();
+            tasks.push(task);
+        }
+        let newcomer = take(&places, "198.51.100.7").unwrap();
+        let first = tasks.remove(0).await;
+        assert!(first.unwrap_err().is_cancelled());
+        assert!(tasks.iter().all(|task| !task.is_finished()));
+        assert_eq!(places.counts().0, HANDSHAKES_MAX);
+        drop(newcomer);
     }
 }

@@ -1,13 +1,15 @@
 //! Which device has which session, and how to reach it.
 
+use super::accept_faults::AcceptFaults;
 use super::clock;
-use crate::admin::{Live, LiveCounts, Presence};
+use super::place::Places;
+use crate::admin::{Live, LiveCounts, Presence, RefusedFor};
 use crate::store::DeviceId;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use dialhome_proto::code::CloseCode;
 use jiff::Timestamp;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -155,10 +157,9 @@ pub struct Registry {
     asleep: DashMap<DeviceId, Asleep>,
     takeovers: DashMap<DeviceId, (Instant, u32)>,
     handshakes_of: DashMap<DeviceId, (Instant, u32)>,
-    pub(super) handshakes: AtomicU64,
-    /// Handshakes under way by network; no entry is 0.
-    pub(super) handshakes_from: DashMap<IpAddr, u32>,
-    pub(super) refused: AtomicU64,
+    pub(super) places: Arc<Places>,
+    refused: [AtomicU64; RefusedFor::ALL.len()],
+    pub(super) accept_faults: AcceptFaults,
     pub(super) transfers: AtomicU64,
 }
 
@@ -195,6 +196,11 @@ impl Registry {
             let until = Instant::now() + Duration::from_secs(u64::from(back_in_s));
             self.asleep.insert(device.clone(), Asleep { until });
         }
+    }
+
+    /// Counts a connection that got no session.
+    pub(super) fn count_refused(&self, reason: RefusedFor) {
+        self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Handshakes of the device within the last minute, this one included.
@@ -264,11 +270,21 @@ impl Live for Registry {
     }
 
     fn counts(&self) -> LiveCounts {
+        let (handshakes, evicted) = self.places.counts();
+        let mut refused = RefusedFor::ALL.map(|reason| {
+            (
+                reason,
+                self.refused[reason as usize].load(Ordering::Relaxed),
+            )
+        });
+        refused[RefusedFor::Silent as usize].1 += evicted;
         LiveCounts {
             sessions: self.sessions.len() as u64,
             transfers: self.transfers.load(Ordering::Relaxed),
-            handshakes: self.handshakes.load(Ordering::Relaxed),
-            refused: self.refused.load(Ordering::Relaxed),
+            handshakes: handshakes as u64,
+            refused,
+            accept_faults: self.accept_faults.count(),
+            accept_problem: self.accept_faults.problem(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::board::{self, Board};
 use super::delivering::Delivering;
+use super::place::Place;
 use super::registry::Handle;
 use super::{BATCH_MAX, CLOSE_MS, Gateway, STALLED_MS, TURNS_MAX, clock};
 use crate::link::LcAead;
@@ -47,13 +48,15 @@ pub(super) struct Busy {
     stalled: Option<Millis>,
 }
 
-/// What the board was told in this session, beside its update.
+/// What the board was told in this session, beside its update; and what it owes before anything.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     /// Handle of the new key.
     pub(super) key: Option<id::Handle>,
     /// Epoch of the list of gateways.
     pub(super) gateways: u32,
+    /// Its place among the connections that have not said Hello, until it has.
+    pub(super) place: Option<Place>,
 }
 
 /// A session under way.
@@ -80,6 +83,7 @@ impl Running {
         session: Session,
         key: Arc<KeyRecord>,
         handle: Arc<Handle>,
+        place: Place,
     ) -> Self {
         let key_is_current = key.which == WhichKey::Current;
         Self {
@@ -91,7 +95,10 @@ impl Running {
             delivering: None,
             busy: None,
             key_is_current,
-            told: None,
+            told: Some(Box::new(Told {
+                place: Some(place),
+                ..Told::default()
+            })),
             stream,
             recorded: false,
         }
@@ -322,6 +329,9 @@ impl Running {
 
     /// The first authenticated record: this session takes the device's place.
     async fn greet(&mut self, hello: &Hello<'_>) -> Result<(), End> {
+        if let Some(told) = self.told.take() {
+            drop(told.place);
+        }
         let duplicate = self
             .gateway
             .registry
