@@ -4,6 +4,13 @@
 //! thousands of boards, because a process may have 20,000 open files. It writes lines of
 //! JSON to a crew's standard input and reads lines of JSON from its standard output
 //! ([`words`]).
+//!
+//! A board is one task ([`board`]): the client over a socket ([`wire`]) and over a slot, a
+//! journal and a boot loader in memory ([`flash`]), which hold no image of their own.
 
+mod board;
 pub mod crew;
+mod flash;
+mod tally;
+mod wire;
 pub mod words;

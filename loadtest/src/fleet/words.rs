@@ -42,10 +42,15 @@ pub struct Seat {
     pub on_at_ms: u64,
 }
 
+/// What a board can declare as its receive buffer, in bytes, as with the agent: chunks of
+/// 1 KiB, of 4 KiB, and the largest records. A board's buffer is part of its memory here.
+pub const RECEIVE_BUFFERS: [u16; 3] = [1088, 4126, 16_384];
+
 /// How the clients are configured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Client {
-    /// Bytes of a record that a board takes, as Hello declares them.
+    /// Bytes of a record that a board takes, as Hello declares them: one of
+    /// [`RECEIVE_BUFFERS`].
     pub receive_buffer: u16,
     /// Bytes that may be on their way, as Hello declares them.
     pub window: u32,
@@ -122,7 +127,8 @@ pub enum Order {
         /// The boards to watch.
         ids: Vec<String>,
     },
-    /// The boards say Bye, and the crew ends.
+    /// The boards say Bye, and the crew ends after a last tick. The end of standard input
+    /// means the same.
     End,
 }
 
@@ -166,20 +172,24 @@ pub struct Tick {
     pub online: u64,
     /// Dials begun.
     pub dials: u64,
-    /// Dials that came to nothing, by reason.
+    /// Dials that came to nothing, by reason: a refusal's code (`busy`), a Close before
+    /// Welcome (`Close(bad_hello)`), or what the link did (`no link`, `reset`, `timeout`).
     pub failed_dials: std::collections::BTreeMap<String, u64>,
-    /// Sessions that ended, by the board's word for it.
+    /// Sessions that ended, in the words of the specification: `Bye(restart)`,
+    /// `Close(superseded)`, `lost`, `no_pong`; and `power cut`.
     pub ended: std::collections::BTreeMap<String, u64>,
     /// Bytes of TCP payload from and to the boards.
     pub bytes_up: u64,
     /// See `bytes_up`.
     pub bytes_down: u64,
-    /// Bytes of images that were committed, each once for each board and image.
+    /// Bytes of images that were committed, each once for each board and delivery of an image.
     pub committed: u64,
     /// Bytes of chunks that came for a second time.
     pub again: u64,
-    /// Boards that run the newest image and have confirmed it.
+    /// Boards that run the roll's last image and have confirmed it.
     pub confirmed: u64,
+    /// Boards that run each of the roll's images, and have confirmed it.
+    pub confirmed_images: Vec<u64>,
     /// Updates that ended otherwise, by reason.
     pub not_confirmed: std::collections::BTreeMap<String, u64>,
     /// Waits for acknowledgement since the last tick, in milliseconds, of a sample: from the

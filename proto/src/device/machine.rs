@@ -189,6 +189,12 @@ impl<'c> Machine<'c> {
         &self.link
     }
 
+    /// How the last session ended, as the next Hello says it.
+    #[must_use]
+    pub const fn last_close(&self) -> CloseCode {
+        self.last_close
+    }
+
     /// The name of the stage that the update is in, as spec/states.md has it.
     #[must_use]
     pub const fn stage_name(&self) -> &'static str {

@@ -1,0 +1,4 @@
+//! Crews against a real gateway process.
+
+mod crew;
+mod updates;
