@@ -112,3 +112,17 @@ pub fn status_bytes(pid: u32, line: &str) -> Option<u64> {
         .ok()?;
     Some(kib * 1024)
 }
+
+/// Files that a process has open.
+#[must_use]
+pub fn open_files(pid: u32) -> Option<u64> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(files.count() as u64)
+}
+
+/// Threads of a process.
+#[must_use]
+pub fn thread_count(pid: u32) -> Option<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    Some(threads.count() as u64)
+}

@@ -82,6 +82,8 @@ impl Gateway {
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(|error| failed(&error))?)
             .stderr(output)
+            // A Ctrl-C at the terminal is for the run, which ends its gateway in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(&error))?;
@@ -117,6 +119,12 @@ impl Gateway {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id().unwrap_or(0)
+    }
+
+    /// How it ended, where it has.
+    #[must_use]
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 
     /// What it logged.
