@@ -6,9 +6,10 @@
 #   make check               the quick part of it: format, lints, tidiness
 #   make bench [BENCH=NAME]  benchmarks: handshake, deliver, air (needs root), idle
 #   make size                what the client costs on a Cortex-M0, against its budgets
+#   make load [SCENARIO=NAME] [BOARDS=N]   plays a scenario of loadtest/ at full size; a report as HTML and JSON
 #   make build               both programs, with the profile that the demo and the tests use
 
-.PHONY: all build demo test board-test check bench size clean
+.PHONY: all build demo test board-test check bench load size clean
 
 all: build
 
@@ -32,6 +33,15 @@ check:
 bench:
 	@.ci/prepare
 	cargo bench -p dialhome-gateway --bench gateway -- $(BENCH)
+
+# A name of loadtest/scenarios/, or a file.
+SCENARIO ?= smoke
+LOAD := $(or $(CARGO_TARGET_DIR),target)
+
+load:
+	cargo build --release --bins -p dialhome-gateway -p dialhome-loadtest
+	$(LOAD)/release/dialhome-loadtest run $(SCENARIO) $(if $(BOARDS),--boards $(BOARDS)) \
+		--html $(LOAD)/load-$(notdir $(basename $(SCENARIO))).html --json $(LOAD)/load-$(notdir $(basename $(SCENARIO))).json
 
 size:
 	@.ci/prepare

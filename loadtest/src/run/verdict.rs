@@ -97,9 +97,7 @@ impl Judged {
 /// A value with as many digits as it deserves.
 #[must_use]
 pub fn shown(value: f64, unit: &str) -> String {
-    let number = if value == value.trunc() && value.abs() < 1e15 {
-        grouped(&format!("{value:.0}"))
-    } else if value.abs() >= 1_000.0 {
+    let number = if value == value.trunc() || value.abs() >= 1_000.0 {
         grouped(&format!("{value:.0}"))
     } else if value.abs() >= 10.0 {
         format!("{value:.1}")

@@ -79,7 +79,7 @@ impl Plot {
             .margin_right(14)
             .margin_left(4)
             .x_label_area_size(40)
-            .y_label_area_size(70)
+            .y_label_area_size(62)
             .build_cartesian_2d(0.0..seconds.max(0.1), 0.0..top)?;
         chart
             .configure_mesh()
@@ -98,7 +98,9 @@ impl Plot {
         for (number, event) in events.iter().enumerate() {
             let line = [(event.t_s, 0.0), (event.t_s, top)];
             chart.draw_series(DashedLineSeries::new(line, 3, 4, MARK.into()))?;
-            let place = TextStyle::from((FONT, FONT_SIZE - 1).into_font().color(&INK))
+            let place = (FONT, FONT_SIZE - 1)
+                .into_font()
+                .color(&INK)
                 .transform(FontTransform::None)
                 .pos(Pos::new(HPos::Center, VPos::Bottom));
             let label = (number + 1).to_string();
