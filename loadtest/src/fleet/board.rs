@@ -1,9 +1,11 @@
 //! One board: the client, started again after each restart and each power cut.
 
+use super::exchange::{Exchange, micros};
 use super::flash::{Flash, Images, Medium, Stopwatch};
+use super::link::Model;
 use super::tally::{Tally, one_more};
-use super::wire::{Ending, Exchange, Line, Wire};
-use super::words::{RECEIVE_BUFFERS, Seat, Word};
+use super::wire::{Ending, Line, Wire};
+use super::words::{Link, RECEIVE_BUFFERS, Seat, Word};
 use dialhome_device::client::{Client, Parts, Provision, Wake};
 use dialhome_device::rng::Rng;
 use dialhome_device::transport::Transport;
@@ -14,7 +16,7 @@ use dialhome_proto::link::DeviceKey;
 use dialhome_proto::time::Millis;
 use dialhome_proto::trust::TrustSet;
 use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -33,6 +35,7 @@ pub(super) struct Crew {
     pub(super) exchange: Rc<Exchange>,
     pub(super) tally: Rc<Tally>,
     pub(super) images: Rc<Images>,
+    pub(super) links: Vec<Link>,
     pub(super) trust: TrustSet,
     pub(super) product: String,
     pub(super) components: [ComponentConfig; 1],
@@ -153,9 +156,24 @@ async fn play_with<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], s
         Rc::clone(&crew.tally),
         Rc::clone(&watch),
     ));
-    let exchange = Rc::clone(&crew.exchange);
-    let wire = RefCell::new(Wire::new(exchange, watch, Rc::clone(&id), seat.source));
     let mut seed = SmallRng::seed_from_u64(crew.seed ^ fold(&key));
+    let exchange = Rc::clone(&crew.exchange);
+    let Some(link) = crew.links.get(seat.link) else {
+        return; // `crew::assemble` has checked it.
+    };
+    let model = (!link.is_plain()).then(|| {
+        let now_us = micros(crew.began);
+        Box::new(Model::new(link, seed.random(), now_us))
+    });
+    let wire = RefCell::new(Wire::new(
+        exchange,
+        watch,
+        Rc::clone(&id),
+        seat.source,
+        crew.began,
+        model,
+    ));
+    let line = Line { wire: &wire, link };
     let key = DeviceKey::new(key);
     let gateways = ["gateway"];
     let provision = Provision {
@@ -183,7 +201,7 @@ async fn play_with<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], s
     loop {
         flash.borrow_mut().start(why);
         let parts = Parts {
-            transport: Line(&wire),
+            transport: line,
             slot: Medium(&flash),
             journal: Medium(&flash),
             boot: Medium(&flash),
@@ -201,7 +219,7 @@ async fn play_with<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], s
             End::Cut(off) => {
                 // The gateway is not told: its end stays open.
                 wire.borrow_mut().vanish();
-                Transport::close(&mut Line(&wire));
+                Transport::close(&mut { line });
                 flash.borrow_mut().cut();
                 record.cut();
                 why = BootReason::POWER_ON;
@@ -269,18 +287,23 @@ async fn wait(
     let due = wake.at.map_or(most, |at| {
         (crew.began + Duration::from_millis(at.0)).min(most)
     });
-    // To look too early costs less than to set the clock at each packet.
-    if sleep.is_elapsed() || due < sleep.deadline() {
-        sleep.as_mut().reset(due);
-    }
     poll_fn(|cx| {
         if switch.has_order(leaving.is_some(), cx.waker()) {
             return Poll::Ready(());
         }
-        if wire.borrow_mut().poll(wake, cx).is_ready() {
-            return Poll::Ready(());
+        loop {
+            let mut look = due;
+            if wire.borrow_mut().poll(wake, cx, &mut look).is_ready() || due <= Instant::now() {
+                return Poll::Ready(());
+            }
+            // To look too early costs less than to set the clock at each packet.
+            if sleep.is_elapsed() || look < sleep.deadline() {
+                sleep.as_mut().reset(look);
+            }
+            if sleep.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
         }
-        sleep.as_mut().poll(cx)
     })
     .await;
 }

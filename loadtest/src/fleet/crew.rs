@@ -1,9 +1,9 @@
 //! One process of a fleet.
 
 use super::board::{Crew, Switch, play};
+use super::exchange::Exchange;
 use super::flash::Images;
 use super::tally::Tally;
-use super::wire::Exchange;
 use super::words::{Order, RECEIVE_BUFFERS, Roll, Seat, Word};
 use crate::Error;
 use dialhome_device::slot::Geometry;
@@ -178,6 +178,7 @@ fn assemble(roll: Roll, voice: &mpsc::Sender<Word>) -> Result<Company, Error> {
         // A claim is stored once it has grown by so much, and what it grows by is at most a
         // window.
         images: Rc::new(Images::new(images, geometry, claim_every + client.window)),
+        links: roll.links,
         trust,
         product: roll.product,
         components: [ComponentConfig {

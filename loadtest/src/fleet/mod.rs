@@ -5,12 +5,17 @@
 //! JSON to a crew's standard input and reads lines of JSON from its standard output
 //! ([`words`]).
 //!
-//! A board is one task ([`board`]): the client over a socket ([`wire`]) and over a slot, a
-//! journal and a boot loader in memory ([`flash`]), which hold no image of their own.
+//! A board is one task ([`board`]): the client over a socket ([`wire`]), with a link's model
+//! before it ([`link`]), and over a slot, a journal and a boot loader in memory ([`flash`]),
+//! which hold no image of their own.
 
 mod board;
 pub mod crew;
+mod exchange;
 mod flash;
+mod link;
+#[cfg(test)]
+mod link_tests;
 mod tally;
 mod wire;
 pub mod words;

@@ -1,11 +1,13 @@
-//! A board's way to the gateway: a socket, and what becomes of it.
+//! A board's way to the gateway: a socket, the link before it, and what becomes of both.
 
+use super::exchange::{Exchange, SPARES, micros};
 use super::flash::Stopwatch;
-use super::tally::Tally;
-use super::words::Word;
+use super::link::{Fate, Model};
+use super::words::{Link, Word};
 use crate::measure::clock;
 use dialhome_device::client::Wake;
 use dialhome_device::transport::{LinkFacts, Transport};
+use dialhome_proto::code;
 use dialhome_proto::link::{REFUSED_LEN, Refusal};
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -14,91 +16,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-/// Bytes of one read from a socket.
-const SCRATCH: usize = 64 * 1024;
-/// Spare buffers that are kept for boards whose bytes wait.
-const SPARES: usize = 64;
-
-/// What all wires of a crew share.
-pub(super) struct Exchange {
-    pub(super) gateway: SocketAddr,
-    pub(super) tally: Rc<Tally>,
-    scratch: RefCell<Box<[u8]>>,
-    spares: RefCell<Vec<Vec<u8>>>,
-    /// Why the crew cannot go on.
-    failure: RefCell<Option<String>>,
-    failed: Notify,
-}
-
-impl Exchange {
-    pub(super) fn new(gateway: SocketAddr, tally: Rc<Tally>) -> Self {
-        Self {
-            gateway,
-            tally,
-            scratch: RefCell::new(vec![0; SCRATCH].into()),
-            spares: RefCell::default(),
-            failure: RefCell::default(),
-            failed: Notify::new(),
-        }
-    }
-
-    /// Waits until the crew cannot go on, and says why.
-    pub(super) async fn failure(&self) -> String {
-        loop {
-            if let Some(why) = self.failure.borrow_mut().take() {
-                return why;
-            }
-            self.failed.notified().await;
-        }
-    }
-
-    fn fail(&self, why: String) {
-        self.failure.borrow_mut().get_or_insert(why);
-        self.failed.notify_one();
-    }
-
-    /// A socket whose other end believes that it is connected: what comes vanishes.
-    fn bury(self: &Rc<Self>, stream: TcpStream) {
-        let exchange = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            while stream.readable().await.is_ok() {
-                match stream.try_read(&mut exchange.scratch.borrow_mut()) {
-                    Ok(0) => break,
-                    Err(error) if error.kind() != ErrorKind::WouldBlock => break,
-                    _ => {}
-                }
-            }
-        });
-    }
-
-    /// The system's refusal to open one more connection, in words; `None`: another error.
-    fn limit(source: IpAddr, error: &io::Error) -> Option<String> {
-        use rustix::io::Errno;
-        use rustix::process::{Resource, getrlimit};
-        match Errno::from_io_error(error)? {
-            Errno::MFILE => {
-                let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-                Some(format!(
-                    "this process may have {limit} open files and has them: share the boards among more crews"
-                ))
-            }
-            Errno::NFILE => {
-                Some("the system's limit on open files is reached (fs.file-max)".into())
-            }
-            Errno::ADDRINUSE | Errno::ADDRNOTAVAIL => Some(format!(
-                "no port is left for a connection from {source} (net.ipv4.ip_local_port_range), or it is no address of this machine: share the boards among more source addresses"
-            )),
-            Errno::NOBUFS | Errno::NOMEM => {
-                Some("the system has no memory left for a connection".into())
-            }
-            _ => None,
-        }
-    }
-}
+/// What is said so shortly before the end was the reason for it.
+const LAST_WORD: Duration = Duration::from_secs(5);
+/// Least and largest buffer that the kernel holds before a slow link, in bytes: what it
+/// holds must be felt at the gateway as the link's own, and not as a wide one before it.
+const KERNEL_BUFFER: [u64; 2] = [8 * 1024, 256 * 1024];
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
@@ -131,6 +57,14 @@ impl Ending {
         }
         Refusal::decode(&self.first)
     }
+
+    fn note(&mut self, bytes: &[u8]) {
+        let rest = self.first.iter_mut().skip(self.received);
+        for (to, from) in rest.zip(bytes) {
+            *to = *from;
+        }
+        self.received = self.received.saturating_add(bytes.len());
+    }
 }
 
 /// A board's connection.
@@ -139,10 +73,16 @@ pub(super) struct Wire {
     watch: Rc<Stopwatch>,
     id: Rc<str>,
     source: IpAddr,
+    /// What the link's times count from.
+    epoch: Instant,
+    /// `None`: bytes pass as they are.
+    model: Option<Box<Model>>,
     state: State,
     /// Bytes off the socket that the client has not taken, and how many of them it has.
     held: Vec<u8>,
     taken: usize,
+    /// The gateway's end of the connection is over; the board hears of it in time.
+    over: Option<ErrorKind>,
     spoke_at: Option<Instant>,
     now: Ending,
     /// The connection that ended last, until the board's task has looked.
@@ -152,24 +92,26 @@ pub(super) struct Wire {
     pub(super) watched: Cell<bool>,
 }
 
-/// What is said so shortly before the end was the reason for it.
-const LAST_WORD: std::time::Duration = std::time::Duration::from_secs(5);
-
 impl Wire {
     pub(super) fn new(
         exchange: Rc<Exchange>,
         watch: Rc<Stopwatch>,
         id: Rc<str>,
         source: IpAddr,
+        epoch: Instant,
+        model: Option<Box<Model>>,
     ) -> Self {
         Self {
             exchange,
             watch,
             id,
             source,
+            epoch,
+            model,
             state: State::Down,
             held: Vec::new(),
             taken: 0,
+            over: None,
             spoke_at: None,
             now: Ending::default(),
             ended: None,
@@ -200,8 +142,29 @@ impl Wire {
         }
     }
 
-    /// Gets on with a dial, and says when there is something for the client to do.
-    pub(super) fn poll(&mut self, wake: &Wake, cx: &mut Context<'_>) -> Poll<()> {
+    /// What the way there did to the connection.
+    fn suffer(&mut self, fate: Fate) {
+        match fate {
+            Fate::Holds => {}
+            Fate::Lost => self.vanish(),
+            Fate::Reset => {
+                let reset = State::Failed(ErrorKind::ConnectionReset);
+                if let State::Up(stream) = std::mem::replace(&mut self.state, reset) {
+                    // So that its end sends a reset and no FIN.
+                    let _ = stream.set_zero_linger();
+                }
+            }
+        }
+    }
+
+    /// Gets on with a dial and with what is on the air. Ready: there is something for the
+    /// client to do; `due`: when to look again without anybody's doing.
+    pub(super) fn poll(
+        &mut self,
+        wake: &Wake,
+        cx: &mut Context<'_>,
+        due: &mut Instant,
+    ) -> Poll<()> {
         match &mut self.state {
             State::Dialing(connecting) => {
                 let Poll::Ready(connected) = connecting.as_mut().poll(cx) else {
@@ -216,19 +179,86 @@ impl Wire {
                 };
                 Poll::Ready(())
             }
+            State::Up(_) if self.model.is_some() => self.pump(wake, cx, due),
             State::Up(stream) => {
                 let readable = wake.on_receive
                     && (!self.held.is_empty() || stream.poll_read_ready(cx).is_ready());
                 let writable = wake.on_send && stream.poll_write_ready(cx).is_ready();
-                if readable || writable {
-                    Poll::Ready(())
-                } else {
-                    Poll::Pending
+                ready(readable || writable)
+            }
+            State::Failed(_) => ready(wake.on_receive || wake.on_send),
+            State::Down | State::Vanished => Poll::Pending,
+        }
+    }
+
+    /// Moves bytes between the socket and the link's model.
+    fn pump(&mut self, wake: &Wake, cx: &mut Context<'_>, due: &mut Instant) -> Poll<()> {
+        let now_us = micros(self.epoch);
+        let (State::Up(stream), Some(model)) = (&self.state, &mut self.model) else {
+            return Poll::Pending;
+        };
+        let mut fate = model.advance(now_us);
+        if fate == Fate::Holds && self.over.is_none() {
+            while model.up.due_us() <= now_us {
+                if let Err(error) = self.exchange.write(stream, &mut model.up, self.epoch) {
+                    self.over = Some(error.kind());
+                    fate = model.end_down(now_us);
+                    break;
+                }
+                if model.up.due_us() <= now_us && stream.poll_write_ready(cx).is_pending() {
+                    break;
                 }
             }
-            State::Failed(_) if wake.on_receive || wake.on_send => Poll::Ready(()),
-            State::Down | State::Vanished | State::Failed(_) => Poll::Pending,
         }
+        while fate == Fate::Holds
+            && self.over.is_none()
+            && model.down.has_room(now_us)
+            && stream.poll_read_ready(cx).is_ready()
+        {
+            let mut scratch = self.exchange.scratch.borrow_mut();
+            let most = model.down.room(now_us).min(scratch.len());
+            let read = stream.try_read(scratch.get_mut(..most).unwrap_or(&mut []));
+            self.over = match read {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Ok(0) => Some(ErrorKind::UnexpectedEof),
+                Err(error) => Some(error.kind()),
+                Ok(len) => {
+                    self.exchange
+                        .tally
+                        .count(|tick| tick.bytes_down += len as u64);
+                    let bytes = scratch.get(..len).unwrap_or(&[]);
+                    fate = model.carry_down(bytes, now_us, clock::now_ns());
+                    continue;
+                }
+            };
+            fate = model.end_down(now_us);
+        }
+        if fate != Fate::Holds {
+            self.suffer(fate);
+            return ready(fate == Fate::Reset);
+        }
+        let arrived = !model.down.arrived(now_us).is_empty() || model.down.has_ended(now_us);
+        let readable = wake.on_receive && arrived;
+        let writable = wake.on_send && model.up.has_room(now_us);
+        let mut next_us = u64::MAX;
+        let mut consider = |at_us: u64| {
+            // What is overdue waits for the client or for the socket.
+            if at_us > now_us {
+                next_us = next_us.min(at_us);
+            }
+        };
+        consider(model.down.due_us());
+        consider(model.up.due_us());
+        if !model.down.has_room(now_us) && self.over.is_none() {
+            consider(model.down.room_us(now_us));
+        }
+        if wake.on_send {
+            consider(model.up.room_us(now_us));
+        }
+        if next_us < u64::MAX {
+            *due = (*due).min(self.epoch + Duration::from_micros(next_us));
+        }
+        ready(readable || writable)
     }
 
     fn not_connected(&self, error: &io::Error) -> State {
@@ -238,13 +268,27 @@ impl Wire {
         State::Failed(error.kind())
     }
 
-    fn dial(&self) -> io::Result<Connecting> {
+    fn dial(&self, link: &Link) -> io::Result<Connecting> {
         let socket = match self.source {
             IpAddr::V4(_) => TcpSocket::new_v4(),
             IpAddr::V6(_) => TcpSocket::new_v6(),
         }?;
+        if let Some(bytes) = link.bytes_under_way() {
+            let [least, most] = KERNEL_BUFFER;
+            let size = u32::try_from(bytes.clamp(least, most)).unwrap_or(u32::MAX);
+            socket.set_recv_buffer_size(size)?;
+        }
         socket.bind(SocketAddr::new(self.source, 0))?;
-        Ok(Box::pin(socket.connect(self.exchange.gateway)))
+        let gateway = self.exchange.gateway;
+        if link.round_trip_ms == 0 {
+            return Ok(Box::pin(socket.connect(gateway)));
+        }
+        // SYN and its answer cross the link before the board can say anything.
+        let round_trip = Duration::from_millis(link.round_trip_ms.into());
+        Ok(Box::pin(async move {
+            sleep(round_trip).await;
+            socket.connect(gateway).await
+        }))
     }
 
     /// Reads what has come, and gives the client as much as it takes.
@@ -261,31 +305,94 @@ impl Wire {
         };
         let at_ns = clock::now_ns();
         self.watch.arrived_ns.set(at_ns);
-        if self.watched.take() {
-            self.exchange.tally.say(Word::FirstByte {
-                id: self.id.to_string(),
-                at_ns,
-            });
-        }
         self.exchange
             .tally
             .count(|tick| tick.bytes_down += len as u64);
         let bytes = scratch.get(..len).unwrap_or(&[]);
-        for (to, from) in self.now.first.iter_mut().skip(self.now.received).zip(bytes) {
-            *to = *from;
-        }
-        self.now.received = self.now.received.saturating_add(len);
+        self.now.note(bytes);
         let (given, rest) = bytes.split_at(len.min(buffer.len()));
         if let Some(room) = buffer.get_mut(..given.len()) {
             room.copy_from_slice(given);
         }
+        let len = given.len();
         if !rest.is_empty() {
             if self.held.capacity() == 0 {
                 self.held = self.exchange.spares.borrow_mut().pop().unwrap_or_default();
             }
             self.held.extend_from_slice(rest);
         }
-        Ok(given.len())
+        drop(scratch);
+        self.announce(at_ns);
+        Ok(len)
+    }
+
+    /// Gives the client what has arrived over the link's model.
+    fn take(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let now_us = micros(self.epoch);
+        let Some(model) = &mut self.model else {
+            return Ok(0);
+        };
+        let arrived = model.down.arrived(now_us);
+        let len = arrived.len().min(buffer.len());
+        let (Some(to), Some(from)) = (buffer.get_mut(..len), arrived.get(..len)) else {
+            return Ok(0);
+        };
+        if len == 0 {
+            return match self.over.filter(|_| model.down.has_ended(now_us)) {
+                Some(kind) => Err(kind.into()),
+                None => Ok(0),
+            };
+        }
+        to.copy_from_slice(from);
+        self.now.note(to);
+        let watch = &self.watch;
+        model.down.take(len, |stamp, _| watch.arrived_ns.set(stamp));
+        self.announce(clock::now_ns());
+        Ok(len)
+    }
+
+    fn announce(&self, at_ns: u64) {
+        if self.watched.take() {
+            self.exchange.tally.say(Word::FirstByte {
+                id: self.id.to_string(),
+                at_ns,
+            });
+        }
+    }
+
+    /// Sends over the socket, or over the link's model.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let State::Up(stream) = &self.state else {
+            return Ok(0);
+        };
+        let Some(model) = &mut self.model else {
+            let len = match stream.try_write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+                written => written?,
+            };
+            let since = self.watch.acks_ns.take();
+            if since != 0 {
+                self.exchange.tally.acknowledged(since);
+            }
+            self.exchange
+                .tally
+                .count(|tick| tick.bytes_up += len as u64);
+            return Ok(len);
+        };
+        let now_us = micros(self.epoch);
+        let mut fate = model.advance(now_us);
+        let mut len = 0;
+        if fate == Fate::Holds && model.up.has_room(now_us) {
+            len = bytes.len().min(model.up.room(now_us));
+            let stamp = self.watch.acks_ns.take();
+            fate = model.carry_up(bytes.get(..len).unwrap_or(bytes), now_us, stamp);
+        }
+        self.suffer(fate);
+        match fate {
+            Fate::Holds => Ok(len),
+            Fate::Lost => Ok(bytes.len()),
+            Fate::Reset => Err(ErrorKind::ConnectionReset.into()),
+        }
     }
 
     fn drop_held(&mut self) {
@@ -302,27 +409,50 @@ impl Wire {
         self.now.fault = Some(kind);
         kind.into()
     }
+
+    fn is_up(&mut self) -> bool {
+        let now_us = micros(self.epoch);
+        let up = self.model.as_mut().is_none_or(|model| {
+            model.advance(now_us);
+            model.is_up(now_us)
+        });
+        up && self.dark_until.is_none_or(|until| until <= Instant::now())
+    }
+}
+
+const fn ready(is_ready: bool) -> Poll<()> {
+    if is_ready {
+        Poll::Ready(())
+    } else {
+        Poll::Pending
+    }
 }
 
 /// A client's hold on its board's wire.
 #[derive(Clone, Copy)]
-pub(super) struct Line<'w>(pub(super) &'w RefCell<Wire>);
+pub(super) struct Line<'w> {
+    pub(super) wire: &'w RefCell<Wire>,
+    pub(super) link: &'w Link,
+}
 
 impl Transport for Line<'_> {
     type Error = io::Error;
 
     fn connect(&mut self, _gateway: &str) -> io::Result<()> {
-        let up = self.link_up();
-        let wire = &mut *self.0.borrow_mut();
+        let wire = &mut *self.wire.borrow_mut();
         wire.now = Ending::default();
         wire.spoke_at = None;
+        wire.over = None;
         wire.exchange.tally.count(|tick| tick.dials += 1);
-        if !up {
+        if !wire.is_up() {
             wire.now.fault = Some(ErrorKind::NetworkDown);
             wire.ended = Some(wire.now);
             return Err(ErrorKind::NetworkDown.into());
         }
-        wire.state = match wire.dial() {
+        if let Some(model) = &mut wire.model {
+            model.begin(micros(wire.epoch));
+        }
+        wire.state = match wire.dial(self.link) {
             Ok(connecting) => State::Dialing(connecting),
             Err(error) => wire.not_connected(&error),
         };
@@ -330,34 +460,29 @@ impl Transport for Line<'_> {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let wire = &mut *self.0.borrow_mut();
-        let sent = match &wire.state {
-            State::Up(stream) => match stream.try_write(bytes) {
-                Ok(len) => len,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
-                Err(error) => return Err(wire.broke(error.kind())),
+        let wire = &mut *self.wire.borrow_mut();
+        match &wire.state {
+            State::Up(_) => match wire.write(bytes) {
+                Ok(sent) => {
+                    if sent > 0 {
+                        wire.spoke_at = Some(Instant::now());
+                    }
+                    Ok(sent)
+                }
+                Err(error) => Err(wire.broke(error.kind())),
             },
-            State::Dialing(_) => return Ok(0),
-            State::Vanished => return Ok(bytes.len()),
+            State::Dialing(_) => Ok(0),
+            State::Vanished => Ok(bytes.len()),
             State::Failed(kind) => {
                 let kind = *kind;
-                return Err(wire.broke(kind));
+                Err(wire.broke(kind))
             }
-            State::Down => return Err(ErrorKind::NotConnected.into()),
-        };
-        let since = wire.watch.acks_ns.take();
-        if since != 0 {
-            wire.exchange.tally.acknowledged(since);
+            State::Down => Err(ErrorKind::NotConnected.into()),
         }
-        wire.spoke_at = Some(Instant::now());
-        wire.exchange
-            .tally
-            .count(|tick| tick.bytes_up += sent as u64);
-        Ok(sent)
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let wire = &mut *self.0.borrow_mut();
+        let wire = &mut *self.wire.borrow_mut();
         if let Some(held) = wire.held.get(wire.taken..).filter(|held| !held.is_empty()) {
             let len = held.len().min(buffer.len());
             if let (Some(to), Some(from)) = (buffer.get_mut(..len), held.get(..len)) {
@@ -370,42 +495,55 @@ impl Transport for Line<'_> {
             wire.spoke_at = None;
             return Ok(len);
         }
-        match &wire.state {
-            State::Up(_) => match wire.read(buffer) {
-                Ok(len) => {
-                    if len > 0 {
-                        wire.spoke_at = None;
-                    }
-                    Ok(len)
-                }
-                Err(error) => Err(wire.broke(error.kind())),
-            },
+        let received = match &wire.state {
+            State::Up(_) if wire.model.is_some() => wire.take(buffer),
+            State::Up(_) => wire.read(buffer),
             State::Dialing(_) | State::Vanished => Ok(0),
-            State::Failed(kind) => {
-                let kind = *kind;
-                Err(wire.broke(kind))
+            State::Failed(kind) => Err((*kind).into()),
+            State::Down => return Err(ErrorKind::NotConnected.into()),
+        };
+        match received {
+            Ok(0) => Ok(0),
+            Ok(len) => {
+                wire.spoke_at = None;
+                Ok(len)
             }
-            State::Down => Err(ErrorKind::NotConnected.into()),
+            Err(error) => Err(wire.broke(error.kind())),
         }
     }
 
     fn close(&mut self) {
-        let wire = &mut *self.0.borrow_mut();
-        if matches!(wire.state, State::Down) {
+        let wire = &mut *self.wire.borrow_mut();
+        let state = std::mem::replace(&mut wire.state, State::Down);
+        if matches!(state, State::Down) {
             return;
         }
-        wire.state = State::Down;
+        if let (State::Up(stream), Some(model)) = (state, &mut wire.model) {
+            // What was said is on the air, and arrives.
+            let up = model.take_up();
+            wire.exchange.finish(stream, up, wire.epoch);
+        }
         wire.now.had_last_word = wire.spoke_at.is_some_and(|at| at.elapsed() < LAST_WORD);
         wire.ended = Some(wire.now);
         wire.drop_held();
     }
 
     fn link_up(&self) -> bool {
-        let wire = self.0.borrow();
-        wire.dark_until.is_none_or(|until| until <= Instant::now())
+        self.wire.borrow_mut().is_up()
     }
 
     fn facts(&self) -> LinkFacts<'_> {
-        LinkFacts::UNKNOWN
+        LinkFacts {
+            link: match self.link.name.as_str() {
+                "2g" => code::Link::GSM,
+                "3g" => code::Link::UMTS,
+                "lte_m" => code::Link::LTE_M,
+                "nb_iot" => code::Link::NB_IOT,
+                "loopback" => code::Link::ETHERNET,
+                _ => code::Link::OTHER,
+            },
+            network: &self.link.name,
+            ..LinkFacts::UNKNOWN
+        }
     }
 }

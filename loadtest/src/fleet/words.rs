@@ -65,7 +65,8 @@ pub struct Client {
 }
 
 /// A link's model. All of it is played in the crew, between the client and its socket.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// [`Link::preset`] has the usual ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// `2g`, `3g`, `lte_m`, `nb_iot`, `loopback` or the scenario's own name.
     pub name: String,

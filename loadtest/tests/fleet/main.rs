@@ -1,4 +1,5 @@
 //! Crews against a real gateway process.
 
 mod crew;
+mod links;
 mod updates;
