@@ -6,6 +6,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Files that a process has open beside its sockets.
 const BESIDE: usize = 256;
+/// Files that a crew has open for a board: a connection, and the one before it while that ends.
+const PER_BOARD: usize = 2;
 /// Boards of a crew, where the scenario does not say how many crews there are.
 const BOARDS_PER_CREW: usize = 4_000;
 
@@ -46,14 +48,6 @@ pub(super) fn check(
     abusive: usize,
     limit: usize,
 ) -> Result<(), Error> {
-    let in_crew = boards.div_ceil(crews) + BESIDE;
-    if in_crew > limit {
-        let room = limit.saturating_sub(BESIDE).max(1);
-        return Err(Error::new(format!(
-            "{boards} boards do not fit into {crews} crews: each would need {in_crew} open files, and a process may have {limit} here (`ulimit -Hn`). Set `crews` of [fleet] to at least {}.",
-            boards.div_ceil(room)
-        )));
-    }
     let gateway = boards + abusive + BESIDE;
     if gateway > limit {
         let room = limit.saturating_sub(BESIDE + abusive);
@@ -61,9 +55,13 @@ pub(super) fn check(
             "{boards} boards do not fit: with {abusive} abusive peers the gateway would need {gateway} open files, and a process may have {limit} here. Play at most {room} (`--boards {room}`), or raise the limit (as root: `ulimit -n {gateway}`)."
         )));
     }
-    if abusive + BESIDE > limit {
+    let in_crew = boards.div_ceil(crews) * PER_BOARD + BESIDE;
+    if in_crew > limit {
+        let room = (limit.saturating_sub(BESIDE) / PER_BOARD).max(1);
         return Err(Error::new(format!(
-            "{abusive} abusive peers do not fit: a process may have {limit} open files here (`ulimit -Hn`)."
+            "{boards} boards do not fit into {crews} {}: each would need {in_crew} open files, and a process may have {limit} here (`ulimit -Hn`). Set `crews` of [fleet] to at least {}.",
+            if crews == 1 { "crew" } else { "crews" },
+            boards.div_ceil(room)
         )));
     }
     Ok(())
@@ -76,13 +74,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_said_with_what_would() {
         assert_eq!(check(19_000, 5, 0, 20_000), Ok(()));
-        let crew = check(19_900, 1, 0, 20_000).unwrap_err().to_string();
-        assert!(
-            crew.contains("20156 open files") && crew.contains("at least 2"),
-            "{crew}"
-        );
         let gateway = check(19_900, 5, 0, 20_000).unwrap_err().to_string();
         assert!(gateway.contains("--boards 19744"), "{gateway}");
+        let crew = check(15_000, 1, 0, 20_000).unwrap_err().to_string();
+        assert!(
+            crew.contains("into 1 crew: ") && crew.contains("at least 2"),
+            "{crew}"
+        );
         let abusive = check(10_000, 5, 10_000, 20_000).unwrap_err().to_string();
         assert!(abusive.contains("--boards 9744"), "{abusive}");
     }
