@@ -270,8 +270,16 @@ impl<'a> Writer<'a> {
 
     #[inline(never)]
     pub(crate) fn slice(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.byte(*byte);
+        let end = self.used.saturating_add(bytes.len());
+        match self.out.get_mut(self.used..end) {
+            Some(room) => {
+                // As one copy: a chunk is thousands of bytes. Without a way to panic, too.
+                for (room, byte) in room.iter_mut().zip(bytes) {
+                    *room = *byte;
+                }
+                self.used = end;
+            }
+            None => self.full = true,
         }
     }
 
