@@ -24,7 +24,7 @@ struct Limit {
 const FLASH: Limit = Limit {
     what: "flash over the empty program",
     budget: 48 * 1024,
-    most: 55_296,
+    most: 69_376,
 };
 const PLAIN: Limit = Limit {
     what: "of that, not cryptography",
@@ -44,7 +44,16 @@ const STACK: Limit = Limit {
 
 /// Crates by the row that they stand in; what is not here stands in a row of its own.
 const ROWS: &[(&str, &[&str])] = &[
-    ("ed25519's curve", &["curve25519_dalek", "subtle"]),
+    (
+        "ed25519 and the curve",
+        &[
+            "ed25519_dalek",
+            "ed25519",
+            "curve25519_dalek",
+            "subtle",
+            "signature",
+        ],
+    ),
     ("x25519", &["x25519_dalek"]),
     (
         "chacha20poly1305",
