@@ -1,8 +1,5 @@
-//! `Noise_NNpsk0_25519_ChaChaPoly_SHA256`, the initiator's half, as a sequence of calls
-//! of the primitives that the rest of the client uses (Noise revision 34; spec/protocol.md
-//! section 2.1). The crate `noise-protocol` would cost a board 6 KB of flash more.
-//! spec/vectors/handshake.json holds this half to the specification, and the gateway's
-//! own implementation holds it at every dial.
+//! `Noise_NNpsk0_25519_ChaChaPoly_SHA256`, the initiator's half: the crate
+//! `noise-protocol` over the primitives that the rest of the client uses.
 //!
 //! With `--cfg dialhome_stub_crypto`, which only the size programs set, it is a stub.
 
@@ -15,117 +12,269 @@ mod half {
     use super::super::aead::{open_detached, seal_detached};
     use super::super::agreement::{public_key, shared_secret};
     use super::{MESSAGE_1_LEN, MESSAGE_2_LEN, PREAMBLE_LEN, TransportKeys};
-    use dialhome_proto::hash::{Hkdf, sha256};
-    use zeroize::{Zeroize, Zeroizing};
+    use dialhome_proto::hash::Sha256 as Sha2;
+    use noise_protocol::patterns::noise_nn_psk0;
+    use noise_protocol::{Cipher, DH, HandshakeState, Hash, U8Array};
+    use zeroize::Zeroize;
 
-    /// Longer than a hash: what the transcript begins with is its hash.
-    const NAME: &[u8] = b"Noise_NNpsk0_25519_ChaChaPoly_SHA256";
-
-    /// The initiator between its two messages.
+    /// A handshake between its two messages: what message 1 was made of. The library's own
+    /// state is four times as large, for any pattern that there is, so it is dropped and
+    /// made once more from this: some hashes, and no second X25519.
     pub(in super::super) struct Handshake {
-        state: Symmetric,
-        ephemeral: Zeroizing<[u8; 32]>,
+        prologue: [u8; PREAMBLE_LEN],
+        psk: Secret,
+        ephemeral: Pair,
     }
 
     impl Handshake {
-        /// Writes message 1: psk, e, and an empty payload.
+        /// Makes message 1, which carries no payload.
         pub(in super::super) fn start(
             prologue: [u8; PREAMBLE_LEN],
             psk: &[u8; 32],
             ephemeral: [u8; 32],
             message: &mut [u8; MESSAGE_1_LEN],
         ) -> Self {
-            let name = sha256(&[NAME]);
-            let mut state = Symmetric {
-                chain: name,
-                transcript: name,
+            let start = Self {
+                prologue,
+                psk: Secret::new(*psk),
+                ephemeral: Pair {
+                    public: public_key(&ephemeral),
+                    secret: Secret::new(ephemeral),
+                },
             };
-            state.mix_hash(&prologue);
-            state.mix_psk(psk);
-            let public = public_key(&ephemeral);
-            let key = state.mix_public(&public);
-            let tag = seal_detached(&key, 0, &state.transcript, &mut []);
-            state.mix_hash(&tag);
-            // As long as the two together.
-            for (to, from) in message.iter_mut().zip(public.iter().chain(&tag)) {
-                *to = *from;
-            }
-            Self {
-                state,
-                ephemeral: Zeroizing::new(ephemeral),
-            }
+            start.write(message);
+            start
         }
 
-        /// Reads message 2, e and ee, and splits; `None` where its tag does not fit, and
-        /// where its key has a small order.
+        /// The library's state after message 1.
+        fn write(
+            &self,
+            message: &mut [u8; MESSAGE_1_LEN],
+        ) -> HandshakeState<X25519, ChaChaPoly, Sha256> {
+            let mut noise = HandshakeState::new(
+                noise_nn_psk0(),
+                true,
+                self.prologue,
+                None,
+                Some(self.ephemeral.clone()),
+                None,
+                None,
+            );
+            noise.push_psk(&self.psk.0);
+            // The key is set, and the first message of NNpsk0 needs no other: it cannot
+            // fail. Half a message would be refused like any other.
+            let _ = noise.write_message(&[], message);
+            noise
+        }
+
+        /// Takes message 2. `None`: it was not made with this pre-shared key.
         pub(in super::super) fn finish(
-            mut self,
+            self,
             message: &[u8; MESSAGE_2_LEN],
         ) -> Option<TransportKeys> {
-            let (public, tag) = message.split_first_chunk::<32>()?;
-            let state = &mut self.state;
-            state.mix_public(public);
-            let shared = Zeroizing::new(shared_secret(&self.ephemeral, public)?);
-            let key = state.mix_key(&*shared);
-            let tag = tag.first_chunk::<16>()?;
-            if !open_detached(&key, 0, &state.transcript, &mut [], tag) {
-                return None;
+            let mut noise = self.write(&mut [0; MESSAGE_1_LEN]);
+            noise.read_message(message, &mut []).ok()?;
+            let (to_gateway, to_board) = noise.get_ciphers();
+            Some(TransportKeys {
+                send: *to_gateway.extract().0.bytes(),
+                receive: *to_board.extract().0.bytes(),
+            })
+        }
+    }
+
+    /// A key of one handshake with its public half, which is so computed once.
+    struct Pair {
+        secret: Secret,
+        public: [u8; 32],
+    }
+
+    impl U8Array for Pair {
+        fn new() -> Self {
+            Self::new_with(0)
+        }
+
+        fn new_with(byte: u8) -> Self {
+            Self {
+                secret: Secret::new_with(byte),
+                public: [byte; 32],
             }
-            // The split is a MixKey without material: what would be the chaining key is the
-            // key towards the responder.
-            let receive = *state.mix_key(&[]);
-            let send = state.chain;
-            Some(TransportKeys { send, receive })
-        }
-    }
-
-    /// Noise's SymmetricState, in which no key seals more than one message.
-    struct Symmetric {
-        chain: [u8; 32],
-        transcript: [u8; 32],
-    }
-
-    impl Symmetric {
-        fn mix_hash(&mut self, data: &[u8]) {
-            self.transcript = sha256(&[&self.transcript, data]);
         }
 
-        /// A new chaining key; returns what else Noise's HKDF gives, which is that of RFC
-        /// 5869 without info.
-        #[inline(never)]
-        fn mix(&mut self, material: &[u8]) -> Zeroizing<[[u8; 32]; 2]> {
-            let out = Zeroizing::new(Hkdf::extract(&self.chain, &[material]).expand::<96>(&[]));
-            let mut rest = Zeroizing::new([[0; 32]; 2]);
-            if let ([chain, keys @ ..], _) = out.as_chunks() {
-                self.chain = *chain;
-                for (to, from) in rest.iter_mut().zip(keys) {
-                    *to = *from;
-                }
+        fn from_slice(bytes: &[u8]) -> Self {
+            let secret = Secret::from_slice(bytes);
+            Self {
+                public: public_key(&secret.0),
+                secret,
             }
-            rest
         }
 
-        fn mix_key(&mut self, material: &[u8]) -> Zeroizing<[u8; 32]> {
-            let [key, _] = *self.mix(material);
-            Zeroizing::new(key)
+        fn len() -> usize {
+            Secret::len()
         }
 
-        /// MixKeyAndHash; the key that it gives seals nothing.
-        fn mix_psk(&mut self, psk: &[u8; 32]) {
-            let [hash, _] = *self.mix(psk);
-            self.mix_hash(&hash);
+        fn as_slice(&self) -> &[u8] {
+            self.secret.as_slice()
         }
 
-        /// A public key in a handshake with a pre-shared key.
-        fn mix_public(&mut self, public: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-            self.mix_hash(public);
-            self.mix_key(public)
+        fn as_mut(&mut self) -> &mut [u8] {
+            self.secret.as_mut()
+        }
+
+        fn clone(&self) -> Self {
+            Self {
+                secret: U8Array::clone(&self.secret),
+                public: self.public,
+            }
         }
     }
 
-    impl Drop for Symmetric {
+    /// 32 secret bytes that are wiped when dropped. `noise-protocol` keeps its keys
+    /// in whatever arrays these traits name, so that naming this one wipes them.
+    struct Secret([u8; 32]);
+
+    impl Secret {
+        const fn new(bytes: [u8; 32]) -> Self {
+            Self(bytes)
+        }
+
+        const fn bytes(&self) -> &[u8; 32] {
+            &self.0
+        }
+    }
+
+    impl Drop for Secret {
         fn drop(&mut self) {
-            self.chain.zeroize();
+            self.0.zeroize();
+        }
+    }
+
+    impl U8Array for Secret {
+        fn new() -> Self {
+            Self([0; 32])
+        }
+
+        fn new_with(byte: u8) -> Self {
+            Self([byte; 32])
+        }
+
+        fn from_slice(bytes: &[u8]) -> Self {
+            Self(U8Array::from_slice(bytes))
+        }
+
+        fn len() -> usize {
+            32
+        }
+
+        fn as_slice(&self) -> &[u8] {
+            &self.0
+        }
+
+        fn as_mut(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+    }
+
+    enum X25519 {}
+
+    impl DH for X25519 {
+        type Key = Pair;
+        type Pubkey = [u8; 32];
+        type Output = Secret;
+
+        fn name() -> &'static str {
+            "25519"
+        }
+
+        fn genkey() -> Pair {
+            // The handshake is always given its ephemeral key; a board's random
+            // source is a parameter of the client and cannot be reached from here.
+            unreachable!("the ephemeral key is set before the first message")
+        }
+
+        fn pubkey(key: &Pair) -> [u8; 32] {
+            key.public
+        }
+
+        fn dh(key: &Pair, public: &[u8; 32]) -> Result<Secret, ()> {
+            shared_secret(&key.secret.0, public).map(Secret).ok_or(())
+        }
+    }
+
+    #[derive(Default)]
+    struct Sha256(Sha2);
+
+    impl Hash for Sha256 {
+        type Block = [u8; 64];
+        type Output = Secret;
+
+        fn name() -> &'static str {
+            "SHA256"
+        }
+
+        fn input(&mut self, data: &[u8]) {
+            self.0.update(data);
+        }
+
+        fn result(&mut self) -> Secret {
+            Secret(core::mem::take(&mut self.0).finish())
+        }
+    }
+
+    enum ChaChaPoly {}
+
+    impl Cipher for ChaChaPoly {
+        type Key = Secret;
+
+        fn name() -> &'static str {
+            "ChaChaPoly"
+        }
+
+        fn encrypt(key: &Secret, nonce: u64, associated: &[u8], plaintext: &[u8], out: &mut [u8]) {
+            if let Some((ciphertext, tag)) = out.split_last_chunk_mut() {
+                ciphertext.copy_from_slice(plaintext);
+                *tag = seal_detached(&key.0, nonce, associated, ciphertext);
+            }
+        }
+
+        fn encrypt_in_place(
+            key: &Secret,
+            nonce: u64,
+            associated: &[u8],
+            in_out: &mut [u8],
+            plaintext_len: usize,
+        ) -> usize {
+            let (plaintext, tag) = in_out[..plaintext_len + 16].split_at_mut(plaintext_len);
+            tag.copy_from_slice(&seal_detached(&key.0, nonce, associated, plaintext));
+            plaintext_len + 16
+        }
+
+        fn decrypt(
+            key: &Secret,
+            nonce: u64,
+            associated: &[u8],
+            ciphertext: &[u8],
+            out: &mut [u8],
+        ) -> Result<(), ()> {
+            let (body, tag) = ciphertext.split_last_chunk().ok_or(())?;
+            out.copy_from_slice(body);
+            open_detached(&key.0, nonce, associated, out, tag)
+                .then_some(())
+                .ok_or(())
+        }
+
+        fn decrypt_in_place(
+            key: &Secret,
+            nonce: u64,
+            associated: &[u8],
+            in_out: &mut [u8],
+            ciphertext_len: usize,
+        ) -> Result<usize, ()> {
+            let (body, tag) = in_out[..ciphertext_len].split_last_chunk_mut().ok_or(())?;
+            if open_detached(&key.0, nonce, associated, body, tag) {
+                Ok(ciphertext_len - 16)
+            } else {
+                Err(())
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Board against gateway: the client's own half over portable primitives on one side,
+//! Board against gateway: `noise-protocol` with portable primitives on one side,
 //! `snow` with AWS-LC on the other, and the gateway's side against spec/vectors
 //! (the board's is in `device-client/tests/link_vectors.rs`).
 
