@@ -22,6 +22,8 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The admin socket.
     pub socket: PathBuf,
+    /// How much is delivered at a time.
+    pub limits: session::Limits,
 }
 
 /// Runs the gateway until it is told to end (Ctrl-C, SIGTERM).
@@ -44,7 +46,7 @@ pub async fn run(options: Options) -> Result<(), CliError> {
         .map_err(|error| not_listening(options.listen, &error))?;
     let socket = AdminSocket::bind(&options.socket)?;
     let stop = CancellationToken::new();
-    let gateway = Gateway::new(store.clone(), Arc::clone(&images));
+    let gateway = Gateway::with_limits(store.clone(), Arc::clone(&images), options.limits);
     let live = Arc::clone(&gateway.registry);
     let boards = tokio::spawn(session::serve(
         gateway,

@@ -1,5 +1,6 @@
 //! What the admin API asks the session registry: presence is volatile and never stored.
 
+use crate::session::Limits;
 use jiff::Timestamp;
 
 /// Whether and how a device is connected now.
@@ -82,6 +83,23 @@ pub struct LiveCounts {
     pub accept_faults: u64,
     /// Why it gives none now, in one plain sentence.
     pub accept_problem: Option<String>,
+    /// Transfers that run and wait.
+    pub turns: TurnCounts,
+    /// How much is delivered at a time.
+    pub limits: Limits,
+}
+
+/// Transfers by what they do now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnCounts {
+    /// They have a place.
+    pub running: u64,
+    /// Of these: so slow that another runs in their place meanwhile.
+    pub lent: u64,
+    /// Updates of boards that are online, waiting for a place.
+    pub waiting: u64,
+    /// Of those that run: waiting for their share of a rate.
+    pub throttled: u64,
 }
 
 impl Default for LiveCounts {
@@ -93,6 +111,8 @@ impl Default for LiveCounts {
             refused: RefusedFor::ALL.map(|reason| (reason, 0)),
             accept_faults: 0,
             accept_problem: None,
+            turns: TurnCounts::default(),
+            limits: Limits::default(),
         }
     }
 }

@@ -21,6 +21,43 @@ pub(super) async fn metrics(State(admin): Api) -> Result<Response, ApiError> {
         "Deliveries under way",
         status.transfers,
     );
+    let turns = status.turns;
+    for (name, help, value) in [
+        ("running", "Transfers that have a place", turns.running),
+        (
+            "lent",
+            "Transfers so slow that another runs in their place",
+            turns.lent,
+        ),
+        (
+            "waiting",
+            "Updates of boards that are online, waiting for a place",
+            turns.waiting,
+        ),
+        (
+            "throttled",
+            "Transfers that wait for their share of a rate",
+            turns.throttled,
+        ),
+        ("limit", "Transfers at a time, at most", turns.limit.into()),
+        (
+            "network_limit",
+            "Transfers of one network at a time, at most",
+            turns.network_limit.into(),
+        ),
+        (
+            "rate_limit_bytes_per_second",
+            "Bytes per second of all transfers, at most; 0: no limit",
+            turns.rate.unwrap_or(0),
+        ),
+        (
+            "network_rate_limit_bytes_per_second",
+            "Bytes per second of the transfers of one network, at most; 0: no limit",
+            turns.network_rate.unwrap_or(0),
+        ),
+    ] {
+        text.gauge(&format!("dialhome_transfers_{name}"), help, value);
+    }
     text.gauge(
         "dialhome_handshakes",
         "Handshakes under way",

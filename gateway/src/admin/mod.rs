@@ -32,14 +32,14 @@ pub use devices::{DeviceAdded, DeviceToAdd, GatewaysToSet};
 pub use error::{ErrorBody, ErrorDoc};
 pub(crate) use events::EventPage;
 pub use images::{ImageAdded, ImageDoc};
-pub use live::{Live, LiveCounts, NoSessions, Presence, RefusedFor};
+pub use live::{Live, LiveCounts, NoSessions, Presence, RefusedFor, TurnCounts};
 pub use serve::serve;
 pub(crate) use socket::check_length;
 pub use socket::{AdminSocket, SOCKET_PATH_MAX, SocketError};
 pub use status::StatusDoc;
 pub(crate) use status::open_files;
 pub use updates::{PushDoc, UpdateToCreate};
-pub(crate) use waiting::risk;
+pub(crate) use waiting::{place as waits_for_place, risk};
 
 use crate::image::store::ImageStore;
 use crate::store::Store;

@@ -41,6 +41,8 @@ pub struct StatusDoc {
     pub accept: AcceptHealth,
     /// Deliveries under way.
     pub transfers: u64,
+    /// Transfers that run and wait, and what limits them.
+    pub turns: TurnsDoc,
     /// Updates by state.
     pub updates: BTreeMap<String, u64>,
     /// Updates that ended otherwise than confirmed or canceled, by reason.
@@ -53,6 +55,27 @@ pub struct StatusDoc {
     pub open_files: OpenFiles,
     /// The number of the last event.
     pub last_seq: u64,
+}
+
+/// Transfers that run and wait, and what limits them.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct TurnsDoc {
+    /// Transfers that have a place.
+    pub running: u64,
+    /// Of these: so slow that another runs in their place meanwhile.
+    pub lent: u64,
+    /// Updates of boards that are online, waiting for a place.
+    pub waiting: u64,
+    /// Of those that run: waiting for their share of a rate.
+    pub throttled: u64,
+    /// Transfers that run at a time, at most.
+    pub limit: u32,
+    /// Transfers of one /24 or /48 that run at a time, at most.
+    pub network_limit: u32,
+    /// Bytes per second of all transfers, at most; null: no limit.
+    pub rate: Option<u64>,
+    /// Bytes per second of the transfers of one /24 or /48, at most; null: no limit.
+    pub network_rate: Option<u64>,
 }
 
 /// Whether new connections can be accepted.
@@ -147,6 +170,16 @@ impl Admin {
                 problem: live.accept_problem,
             },
             transfers: live.transfers,
+            turns: TurnsDoc {
+                running: live.turns.running,
+                lent: live.turns.lent,
+                waiting: live.turns.waiting,
+                throttled: live.turns.throttled,
+                limit: live.limits.transfers,
+                network_limit: live.limits.network_transfers,
+                rate: live.limits.rate,
+                network_rate: live.limits.network_rate,
+            },
             updates,
             failures,
             store: StoreHealth {

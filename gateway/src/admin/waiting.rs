@@ -1,6 +1,8 @@
 //! What a board or an update waits for, and what can go wrong for good, in one plain sentence each: every such
 //! sentence is here.
 
+use std::net::IpAddr;
+
 use dialhome_proto::code::{Reason, Revert};
 
 use crate::store::docs::{DeviceDoc, UpdateDoc};
@@ -87,6 +89,30 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
         "canceling" => format!("It waits for {device} to say whether it could still cancel."),
         other => format!("It waits for {device} ({other})."),
     })
+}
+
+/// That an update waits for a place among the transfers that run: `before` are served first, and `limit` run at
+/// a time, of all or of the `network` named.
+pub(crate) fn place(before: usize, limit: u32, network: Option<IpAddr>) -> String {
+    let which = match (limit, network) {
+        (1, None) => "the transfer that runs".to_owned(),
+        (_, None) => format!("one of {limit} transfers"),
+        (1, Some(network)) => format!("the transfer that runs in its network {}", subnet(network)),
+        (_, Some(network)) => format!(
+            "one of {limit} transfers in its network {}",
+            subnet(network)
+        ),
+    };
+    match before {
+        0 => format!("It waits for {which} to end: it is the next."),
+        1 => format!("It waits for {which} to end: 1 is before it."),
+        _ => format!("It waits for {which} to end: {before} are before it."),
+    }
+}
+
+fn subnet(network: IpAddr) -> String {
+    let bits = if network.is_ipv4() { 24 } else { 48 };
+    format!("{network}/{bits}")
 }
 
 /// What can go wrong for good with an update, by what the board says of `revert` (spec/protocol.md section 9.4);
@@ -231,6 +257,22 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_place_that_is_waited_for_is_said_in_a_sentence() {
+        assert_eq!(
+            place(3, 1_000, None),
+            "It waits for one of 1000 transfers to end: 3 are before it."
+        );
+        assert_eq!(
+            place(0, 1, None),
+            "It waits for the transfer that runs to end: it is the next."
+        );
+        assert_eq!(
+            place(1, 20, Some("192.0.2.0".parse().unwrap())),
+            "It waits for one of 20 transfers in its network 192.0.2.0/24 to end: 1 is before it."
+        );
     }
 
     #[test]

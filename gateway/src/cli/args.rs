@@ -77,6 +77,18 @@ pub(crate) struct ServeArgs {
     /// Where boards dial
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7040")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Transfers that run at a time; more wait for their turn
+    #[arg(long, value_name = "N", default_value_t = crate::session::Limits::TRANSFERS, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) transfers_max: u32,
+    /// Transfers that run at a time in one network, a /24 or /48 [default: three quarters of them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) network_transfers: Option<u32>,
+    /// Bytes per second of all transfers, as in 500K, 10M or 1G [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = super::values::rate)]
+    pub(crate) rate: Option<u64>,
+    /// Bytes per second of the transfers in one network [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = super::values::rate)]
+    pub(crate) network_rate: Option<u64>,
 }
 
 /// `dialhome device ...`

@@ -60,6 +60,12 @@ fn run(cli: Cli, out: Output) -> Result<ExitCode, CliError> {
                 data: args.data,
                 listen: args.listen,
                 socket,
+                limits: crate::session::Limits::new(
+                    args.transfers_max,
+                    args.network_transfers,
+                    args.rate,
+                    args.network_rate,
+                ),
             };
             threads()?.block_on(crate::serve::run(options))?;
             Ok(ExitCode::SUCCESS)

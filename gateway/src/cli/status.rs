@@ -45,7 +45,7 @@ fn describe(status: &StatusDoc) -> String {
             )),
         ),
         ("refused for", counts(&refused)),
-        ("transfers", Some(status.transfers.to_string())),
+        ("transfers", Some(transfers(status))),
         ("updates", counts(&status.updates)),
         ("failures", counts(&status.failures)),
         (
@@ -69,6 +69,24 @@ fn describe(status: &StatusDoc) -> String {
         ("problem", status.accept.problem.clone()),
         ("last event", Some(status.last_seq.to_string())),
     ])
+}
+
+/// What is sent now, what waits, and what limits it.
+fn transfers(status: &StatusDoc) -> String {
+    let turns = &status.turns;
+    let mut text = format!(
+        "{} running ({} at a time, {} per network), {} waiting, {} updates under way",
+        turns.running, turns.limit, turns.network_limit, turns.waiting, status.transfers
+    );
+    if turns.lent > 0 {
+        text += &format!("; {} too slow to keep others waiting", turns.lent);
+    }
+    for (rate, whose) in [(turns.rate, ""), (turns.network_rate, " per network")] {
+        if let Some(rate) = rate {
+            text += &format!("; at most {}/s{whose}", bytes(rate));
+        }
+    }
+    text
 }
 
 /// Holds or releases one device, or everything.

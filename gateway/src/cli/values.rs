@@ -55,9 +55,61 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Bytes per second: `20000`, `500K`, `10M`, `1G` of 1000 each, `512Ki`, `1Mi` of 1024.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    let wrong = || "write a number and K, M or G, as in 500K or 10M".to_owned();
+    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let unit: u64 = match &text[digits.len()..] {
+        "" => 1,
+        "K" | "k" => 1_000,
+        "M" => 1_000_000,
+        "G" => 1_000_000_000,
+        "Ki" => 1 << 10,
+        "Mi" => 1 << 20,
+        "Gi" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    match number.checked_mul(unit) {
+        Some(rate) if rate < RATE_MIN => Err("it must be 1K at least".into()),
+        Some(rate) if rate <= RATE_MAX => Ok(rate),
+        _ => Err("it must be 1000G at most".into()),
+    }
+}
+
+/// Least and greatest rate, in bytes per second.
+const RATE_MIN: u64 = 1_000;
+const RATE_MAX: u64 = 1_000_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_have_a_number_and_a_unit_of_a_thousand_or_1024() {
+        assert_eq!(rate("20000"), Ok(20_000));
+        assert_eq!(rate("500K"), Ok(500_000));
+        assert_eq!(rate("10M"), Ok(10_000_000));
+        assert_eq!(rate("1Gi"), Ok(1 << 30));
+        for wrong in [
+            "",
+            "K",
+            "0",
+            "999",
+            "1.5M",
+            "-1M",
+            "10m",
+            "10MB",
+            "10 M",
+            "1001G",
+            "99999999999999999999",
+        ] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn durations_have_a_number_and_a_unit() {

@@ -235,6 +235,7 @@ pub struct Site {
     programs: Programs,
     listen: SocketAddr,
     gateway: Option<Process>,
+    serve_with: Vec<String>,
 }
 
 impl Site {
@@ -253,6 +254,7 @@ impl Site {
             programs,
             listen,
             gateway: None,
+            serve_with: Vec::new(),
         })
     }
 
@@ -295,6 +297,11 @@ impl Site {
         }
     }
 
+    /// Further arguments of `dialhome serve`, from its next start on.
+    pub fn serve_with(&mut self, args: &[&str]) {
+        self.serve_with = args.iter().map(|&arg| arg.to_owned()).collect();
+    }
+
     /// Starts the gateway and waits until it answers.
     ///
     /// # Errors
@@ -309,6 +316,9 @@ impl Site {
             "--listen".as_ref(),
             listen.as_ref(),
         ];
+        let args = args
+            .into_iter()
+            .chain(self.serve_with.iter().map(AsRef::as_ref));
         let mut gateway = Process::spawn(
             "gateway",
             &self.programs.dialhome,

@@ -1,13 +1,19 @@
 //! Carrying out a delivery's commands (spec/protocol.md section 8).
 
+use super::place::network_of;
+use super::rates::Funds;
 use super::run::{End, Running, seal};
+use super::turns::Turn;
 use super::{Gateway, clock};
 use crate::image::store::Image;
 use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason};
 use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Resume, SetGateways};
-use dialhome_proto::gateway::{self, Awaits, ChunkRange, Command, Delivery, Plan, Record};
+use dialhome_proto::gateway::{
+    self, Awaits, ChunkRange, Command, Delivery, Plan, Record, Standing,
+};
 use dialhome_proto::id::{Digest, UpdateId};
+use dialhome_proto::limits::{CHUNK_COST, RECORD_HEADER};
 use dialhome_proto::link::DeviceKey;
 use std::io;
 use std::sync::Arc;
@@ -28,10 +34,20 @@ pub(super) struct Delivering {
     /// Bytes of the image from `ahead_at`, read at once for several chunks.
     ahead: Vec<u8>,
     ahead_at: u32,
+    /// Its place among the transfers that run, and what it may send where rates are limited.
+    turn: Option<Turn>,
+    /// It stands in the queue for a place.
+    queued: bool,
+    funds: Option<Funds>,
 }
 
 /// Bytes of an image that are read at once, per session that delivers.
 const AHEAD: u32 = 32 * 1024;
+
+/// Bytes of a chunk on the wire, as a record.
+const fn cost(payload: u32) -> u64 {
+    payload as u64 + CHUNK_COST as u64 + RECORD_HEADER as u64
+}
 
 impl Running {
     /// Looks at what there is to do for the device, after a change or a greeting.
@@ -73,6 +89,7 @@ impl Running {
             }
         }
         if self.delivering.is_none() && !work.update {
+            self.leave_turns();
             return Ok(());
         }
         let open = self
@@ -83,6 +100,7 @@ impl Running {
             .map_err(|fault| self.store_failed(&fault))?;
         let Some(open) = open else {
             // Abandoned meanwhile: nothing more is sent for it.
+            self.leave_turns();
             return self.give_up_delivery();
         };
         if self
@@ -93,7 +111,7 @@ impl Running {
             self.give_up_delivery()?;
         }
         if self.delivering.is_none() {
-            self.start_delivery(open).await?;
+            self.start_delivery(open, work.held).await?;
         } else if let Some(delivering) = &mut self.delivering {
             if open.intent.cancel_requested.is_some() {
                 delivering.delivery.cancel();
@@ -109,7 +127,7 @@ impl Running {
         self.deliver().await.map(drop)
     }
 
-    async fn start_delivery(&mut self, open: OpenUpdate) -> Result<(), End> {
+    async fn start_delivery(&mut self, open: OpenUpdate, held: bool) -> Result<(), End> {
         let update = open.intent.id();
         let digest = Digest::from_hex(&open.intent.digest);
         let manifest = Digest::from_hex(&open.intent.manifest_digest);
@@ -120,6 +138,34 @@ impl Running {
             let change = Change::to(State::Declined).because(Reason::WRONG_COMPONENT.to_string());
             return self.record(update, change).await;
         };
+        let plan = Plan {
+            update,
+            manifest,
+            image: image_digest,
+            component: open.intent.component,
+            size: open.intent.size,
+            downgrade: open.intent.downgrade,
+        };
+        let known = open.state.counters;
+        let cancel = open.intent.cancel_requested.is_some();
+        let sends = matches!(
+            Standing::of(&plan, &component),
+            Standing::Claims | Standing::Unknown
+        );
+        let mut turn = None;
+        if sends && !cancel {
+            // Until its turn it is a device's number in a queue, and the session is idle.
+            if held {
+                self.leave_turns();
+                return Ok(());
+            }
+            turn = self.ask_for_turn(known.sent > 0);
+            if turn.is_none() {
+                return Ok(());
+            }
+        } else {
+            self.leave_turns();
+        }
         let images = Arc::clone(&self.gateway.images);
         let image = tokio::task::spawn_blocking(move || images.get(&image_digest)).await;
         let image = match image {
@@ -130,22 +176,12 @@ impl Running {
             }
             Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
         };
-        let plan = Plan {
-            update,
-            manifest,
-            image: image_digest,
-            component: open.intent.component,
-            size: open.intent.size,
-            downgrade: open.intent.downgrade,
-        };
-        let known = open.state.counters;
         let counters = gateway::Counters {
             committed: u32::try_from(known.committed).unwrap_or(u32::MAX),
             sent: known.sent,
             resent: known.resent,
             reached: u32::try_from(known.sent.saturating_sub(known.resent)).unwrap_or(u32::MAX),
         };
-        let cancel = open.intent.cancel_requested.is_some();
         let mut delivery = Delivery::start(
             plan,
             &component,
@@ -169,9 +205,68 @@ impl Running {
             paused: open.state.paused,
             ahead: Vec::new(),
             ahead_at: 0,
+            turn,
+            queued: false,
+            funds: self.gateway.registry.rates.funds(
+                &self.handle,
+                network_of(self.handle.peer.ip()),
+                clock(),
+            ),
             open,
         }));
         Ok(())
+    }
+
+    fn ask_for_turn(&self, goes_on: bool) -> Option<Turn> {
+        let network = network_of(self.handle.peer.ip());
+        let turns = &self.gateway.registry.turns;
+        turns.ask(&self.handle, network, goes_on, clock())
+    }
+
+    fn leave_turns(&self) {
+        let turns = &self.gateway.registry.turns;
+        turns.leave(self.handle.generation, clock());
+    }
+
+    /// Takes a place and a share of the rate where the delivery is about to send, and gives
+    /// the place back where it waits for the board or the operator.
+    fn take_turn(&mut self) {
+        let Some(delivering) = &self.delivering else {
+            return;
+        };
+        if !delivering.delivery.wants_place() {
+            if delivering.queued {
+                self.leave_turns();
+            }
+            if let Some(delivering) = &mut self.delivering {
+                delivering.turn = None;
+                delivering.queued = false;
+                delivering.delivery.wait(false, clock());
+            }
+            return;
+        }
+        let asked = match &delivering.turn {
+            // A board whose window is open does not wait for long.
+            None => self.ask_for_turn(delivering.delivery.next_chunk() > 0),
+            Some(_) => None,
+        };
+        let Some(delivering) = &mut self.delivering else {
+            return;
+        };
+        if asked.is_some() {
+            delivering.turn = asked;
+        }
+        let mut waits = delivering.turn.is_none();
+        delivering.queued = waits;
+        let next = delivering.delivery.next_chunk();
+        if let (Some(funds), Some(turn)) = (&delivering.funds, &delivering.turn)
+            && next > 0
+            && !funds.cover(cost(next))
+        {
+            turn.kept();
+            waits = true;
+        }
+        delivering.delivery.wait(waits, clock());
     }
 
     /// Lets a delivery go that the operator has ended in the record, and tells the board.
@@ -185,6 +280,7 @@ impl Running {
 
     fn drop_delivery(&mut self) {
         if self.delivering.take().is_some() {
+            self.leave_turns();
             self.gateway
                 .registry
                 .transfers
@@ -196,6 +292,7 @@ impl Running {
     pub(super) async fn deliver(&mut self) -> Result<bool, End> {
         let mut moved = false;
         while self.has_room() || self.must_record() {
+            self.take_turn();
             let Some(delivering) = &mut self.delivering else {
                 return Ok(moved);
             };
@@ -326,6 +423,9 @@ impl Running {
         };
         let busy = self.busy.get_or_insert_default();
         seal(&mut self.session, &mut busy.tx, &chunk.into())?;
+        if let Some(funds) = &delivering.funds {
+            funds.spend(cost(range.len));
+        }
         let counters = delivering.counters();
         let most = delivering.open.intent.max_bytes;
         if counters.sent >= most
@@ -351,6 +451,9 @@ impl Running {
     pub(super) fn note_progress(&self) {
         if let Some(delivering) = &self.delivering {
             let counters = delivering.counters();
+            if let Some(turn) = &delivering.turn {
+                turn.committed(counters.committed);
+            }
             self.gateway
                 .store
                 .progress(&self.key.device, delivering.update, counters);

@@ -55,6 +55,8 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
     let tasks = TaskTracker::new();
     let mut wakes = gateway.store.subscribe_wakes();
     let attendant = tokio::spawn(parking::attend(Arc::clone(&gateway), tasks.clone()));
+    let rates = Arc::clone(&gateway.registry.rates);
+    let rates = tokio::spawn(async move { rates.run().await });
     tokio::pin!(until);
     // While the system gives no connections the rest goes on.
     let again = tokio::time::sleep(Duration::ZERO);
@@ -94,6 +96,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
     })
     .await;
     attendant.abort();
+    rates.abort();
 }
 
 fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {

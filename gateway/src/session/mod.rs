@@ -6,13 +6,17 @@
 mod accept_faults;
 mod board;
 mod delivering;
+mod limits;
 mod listener;
 mod parking;
 mod place;
+mod rates;
 mod registry;
 mod run;
 mod statements;
+mod turns;
 
+pub use limits::Limits;
 pub use listener::{bind, serve};
 pub use registry::Registry;
 
@@ -60,13 +64,19 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Brings the parts together.
+    /// Brings the parts together; delivery has its usual limits.
     #[must_use]
     pub fn new(store: Store, images: Arc<ImageStore>) -> Arc<Self> {
+        Self::with_limits(store, images, Limits::default())
+    }
+
+    /// The same with these limits on delivery.
+    #[must_use]
+    pub fn with_limits(store: Store, images: Arc<ImageStore>, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             store,
             images,
-            registry: Arc::default(),
+            registry: Arc::new(Registry::new(limits)),
             responder: Responder::default(),
             cryptography: tokio::sync::Semaphore::new(workers().div_ceil(2)),
             parking: parking::Parking::default(),

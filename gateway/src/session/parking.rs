@@ -113,6 +113,7 @@ pub(super) async fn attend(gateway: Arc<Gateway>, tasks: TaskTracker) {
                 }
             }
             _ = look.tick() => {
+                gateway.registry.turns.look(clock());
                 while let Some(generation) = parking.overdue() {
                     match parking.unpark(generation) {
                         Some(session) => drop(tasks.spawn(session.run())),

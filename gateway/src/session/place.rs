@@ -35,8 +35,10 @@ struct Network {
 }
 
 impl Network {
-    fn silent_since(&self) -> Option<Millis> {
-        self.silent.first_key_value().map(|(_, (since, _))| *since)
+    /// The oldest of them: its number, and since when it is silent.
+    fn oldest(&self) -> Option<(u64, Millis)> {
+        let (id, (since, _)) = self.silent.first_key_value()?;
+        Some((*id, *since))
     }
 
     fn evict(&mut self) -> bool {
@@ -67,12 +69,12 @@ impl Places {
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, RefusedFor> {
         let network = network_of(peer);
         let now = clock();
-        let quiet = |since: Millis| now.since(since) >= SILENT_GRACE_MS;
+        let quiet = |(_, since): (u64, Millis)| now.since(since) >= SILENT_GRACE_MS;
         let mut inner = self.inner();
         let own = inner.networks.get_mut(&network);
         let share = own.as_ref().map_or(0, |own| own.taken);
         if share >= HANDSHAKES_OF_NETWORK_MAX {
-            let freed = own.is_some_and(|own| own.silent_since().is_some_and(quiet) && own.evict());
+            let freed = own.is_some_and(|own| own.oldest().is_some_and(quiet) && own.evict());
             if !freed {
                 return Err(RefusedFor::NetworkBusy);
             }
@@ -81,10 +83,10 @@ impl Places {
             let largest = inner
                 .networks
                 .values_mut()
-                .filter_map(|other| Some((other.silent_since()?, other)))
-                .max_by_key(|(since, other)| (other.taken, std::cmp::Reverse(*since)));
-            let freed = largest.is_some_and(|(since, other)| {
-                (quiet(since) || other.taken > share + 1) && other.evict()
+                .filter_map(|other| Some((other.oldest()?, other)))
+                .max_by_key(|((id, _), other)| (other.taken, std::cmp::Reverse(*id)));
+            let freed = largest.is_some_and(|(oldest, other)| {
+                (quiet(oldest) || other.taken > share + 1) && other.evict()
             });
             if !freed {
                 return Err(RefusedFor::Busy);
@@ -119,8 +121,8 @@ impl Places {
         let oldest = inner
             .networks
             .values_mut()
-            .filter_map(|network| Some((network.silent_since()?, network)))
-            .min_by_key(|(since, _)| *since);
+            .filter_map(|network| Some((network.oldest()?, network)))
+            .min_by_key(|((_, since), _)| *since);
         let freed = oldest.is_some_and(|(_, network)| network.evict());
         inner.evicted += u64::from(freed);
         freed
@@ -252,7 +254,9 @@ mod tests {
             tasks.push(task);
         }
         let newcomer = take(&places, "198.51.100.7").unwrap();
-        let first = tasks.remove(0).await;
+        let first = tasks.remove(0);
+        let first = tokio::time::timeout(std::time::Duration::from_secs(60), first).await;
+        let first = first.expect("the first of them ends");
         assert!(first.unwrap_err().is_cancelled());
         assert!(tasks.iter().all(|task| !task.is_finished()));
         assert_eq!(places.counts().0, HANDSHAKES_MAX);

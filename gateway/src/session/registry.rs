@@ -2,8 +2,11 @@
 
 use super::accept_faults::AcceptFaults;
 use super::clock;
+use super::limits::Limits;
 use super::place::Places;
-use crate::admin::{Live, LiveCounts, Presence, RefusedFor};
+use super::rates::Rates;
+use super::turns::Turns;
+use crate::admin::{Live, LiveCounts, Presence, RefusedFor, TurnCounts};
 use crate::store::DeviceId;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -35,6 +38,7 @@ pub(super) struct Handle {
     names: UnboundedSender<u64>,
     named: AtomicBool,
     woken: AtomicBool,
+    stirred: AtomicBool,
     close: AtomicU8,
 }
 
@@ -50,6 +54,7 @@ impl Handle {
             names,
             named: AtomicBool::new(false),
             woken: AtomicBool::new(false),
+            stirred: AtomicBool::new(false),
             close: AtomicU8::new(0),
         }
     }
@@ -71,7 +76,10 @@ impl Handle {
     pub(super) fn poll_changed(&self, context: &Context<'_>) -> Poll<()> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         // Looked at under the lock: what changes after this finds the task in its place.
-        if self.woken.load(Ordering::Acquire) || self.close_asked().is_some() {
+        if self.woken.load(Ordering::Acquire)
+            || self.stirred.swap(false, Ordering::AcqRel)
+            || self.close_asked().is_some()
+        {
             return Poll::Ready(());
         }
         match &mut *waiting {
@@ -125,6 +133,12 @@ impl Handle {
         self.notify();
     }
 
+    /// The session may go on with what it does; there is nothing new to look for.
+    pub(super) fn stir(&self) {
+        self.stirred.store(true, Ordering::Release);
+        self.notify();
+    }
+
     fn close(&self, code: CloseCode) {
         self.close.store(code.0, Ordering::Release);
         self.notify();
@@ -151,7 +165,7 @@ struct Asleep {
 }
 
 /// The open sessions.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
     sessions: DashMap<DeviceId, Arc<Handle>>,
     asleep: DashMap<DeviceId, Asleep>,
@@ -160,10 +174,28 @@ pub struct Registry {
     pub(super) places: Arc<Places>,
     refused: [AtomicU64; RefusedFor::ALL.len()],
     pub(super) accept_faults: AcceptFaults,
+    /// Which transfers run, and what they may send.
+    pub(super) turns: Arc<Turns>,
+    pub(super) rates: Arc<Rates>,
     pub(super) transfers: AtomicU64,
 }
 
 impl Registry {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            sessions: DashMap::new(),
+            asleep: DashMap::new(),
+            takeovers: DashMap::new(),
+            handshakes_of: DashMap::new(),
+            places: Arc::default(),
+            refused: Default::default(),
+            accept_faults: AcceptFaults::default(),
+            turns: Arc::new(Turns::new(limits)),
+            rates: Arc::new(Rates::new(&limits)),
+            transfers: AtomicU64::new(0),
+        }
+    }
+
     /// Makes `handle` the device's session and closes the one that it replaces; true
     /// where that has happened so often that two boards must share the identity.
     pub(super) fn take_over(&self, device: &DeviceId, handle: &Arc<Handle>) -> bool {
@@ -256,6 +288,9 @@ impl Live for Registry {
                 since: Some(handle.since),
                 transport: Some("tcp"),
                 peer: Some(handle.peer.to_string()),
+                waiting_for: self.turns.queued(handle.generation).map(|queued| {
+                    crate::admin::waits_for_place(queued.before, queued.limit, queued.network)
+                }),
                 ..Presence::default()
             };
         }
@@ -270,6 +305,7 @@ impl Live for Registry {
     }
 
     fn counts(&self) -> LiveCounts {
+        let (running, lent, waiting) = self.turns.counts();
         let (handshakes, evicted) = self.places.counts();
         let mut refused = RefusedFor::ALL.map(|reason| {
             (
@@ -285,6 +321,13 @@ impl Live for Registry {
             refused,
             accept_faults: self.accept_faults.count(),
             accept_problem: self.accept_faults.problem(),
+            turns: TurnCounts {
+                running: running as u64,
+                lent: lent as u64,
+                waiting: waiting as u64,
+                throttled: self.rates.waiting() as u64,
+            },
+            limits: *self.turns.limits(),
         }
     }
 

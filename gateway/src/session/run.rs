@@ -453,6 +453,10 @@ impl Running {
 
     async fn finish(mut self, end: End) {
         self.handle.forget_waker();
+        self.gateway
+            .registry
+            .turns
+            .leave(self.handle.generation, clock());
         if let End::Closed(code) = end {
             self.close(code).await;
         }

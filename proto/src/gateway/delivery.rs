@@ -111,6 +111,7 @@ pub struct Delivery {
     rtt_ms: u64,
     held: bool,
     paused: bool,
+    waits: bool,
     cancel: bool,
     /// Whether the planned image is the one that runs, where Hello knows.
     runs: Option<bool>,
@@ -147,6 +148,7 @@ impl Delivery {
             rtt_ms: 0,
             held: false,
             paused: false,
+            waits: false,
             cancel,
             runs: (component.digest_from != DigestFrom::UNKNOWN)
                 .then_some(component.digest == plan.image),
@@ -214,6 +216,43 @@ impl Delivery {
         self.paused = paused;
     }
 
+    /// Lets it wait for its turn among others (or go on): nothing is offered or sent meanwhile,
+    /// and nothing is due from the board.
+    pub fn wait(&mut self, waits: bool, now: Millis) {
+        if self.waits && !waits {
+            self.expect_anew(now);
+        }
+        self.waits = waits;
+    }
+
+    /// Whether it would offer or send something, or waits for an answer after which it would:
+    /// only then does it take a place among the transfers that run at a time.
+    #[must_use]
+    pub const fn wants_place(&self) -> bool {
+        if self.held || self.cancel {
+            return false;
+        }
+        match self.stage {
+            Stage::Asking { .. } | Stage::Offering { .. } | Stage::Proving { .. } => true,
+            Stage::Transferring { .. } => !self.paused,
+            _ => false,
+        }
+    }
+
+    /// Payload bytes of the chunk that [`Self::poll_command`] would send next, were it its
+    /// turn; 0 where it would send none.
+    #[must_use]
+    pub const fn next_chunk(&self) -> u32 {
+        match &self.stage {
+            Stage::Transferring { sending }
+                if self.record.is_none() && !self.held && !self.paused =>
+            {
+                sending.next_len()
+            }
+            _ => 0,
+        }
+    }
+
     /// Nothing was due from the board meanwhile.
     fn expect_anew(&mut self, now: Millis) {
         if let Stage::Transferring { sending } = &mut self.stage {
@@ -241,6 +280,7 @@ impl Delivery {
         match &self.stage {
             Stage::Asking { .. } | Stage::Staged if self.held => Awaits::Release,
             Stage::Transferring { .. } if self.held => Awaits::Release,
+            Stage::Asking { .. } | Stage::Transferring { .. } if self.waits => Awaits::Turn,
             Stage::Asking { .. } | Stage::Offering { .. } => Awaits::Answer,
             Stage::Deferred { .. } => Awaits::Deferral,
             Stage::Proving { .. } => Awaits::PrefixCheck,
@@ -296,7 +336,7 @@ impl Delivery {
             return Some(Command::Record(record));
         }
         match &mut self.stage {
-            Stage::Asking { noted, .. } if !self.held && !*noted => {
+            Stage::Asking { noted, .. } if !self.held && !self.waits && !*noted => {
                 *noted = true;
                 let record = Record {
                     state: State::Offered,
@@ -308,7 +348,7 @@ impl Delivery {
             }
             Stage::Asking {
                 resume, restart, ..
-            } if !self.held => {
+            } if !self.held && !self.waits => {
                 let (resume, restart) = (*resume, *restart);
                 let flags = if self.plan.downgrade { DOWNGRADE } else { 0 }
                     | if restart { RESTART } else { 0 };
@@ -333,7 +373,7 @@ impl Delivery {
                     digest: accept.prefix,
                 })
             }
-            Stage::Transferring { sending } if !self.held && !self.paused => sending
+            Stage::Transferring { sending } if !self.held && !self.paused && !self.waits => sending
                 .poll_chunk(now, &mut self.counters)
                 .map(Command::SendChunk),
             Stage::Staged if !self.held => {
@@ -425,7 +465,7 @@ impl Delivery {
             | Stage::Canceling { due }
             | Stage::Deferred { until: due } => Some(due),
             // A partial window that is held back is owed no Ack.
-            Stage::Transferring { .. } if self.held || self.paused => None,
+            Stage::Transferring { .. } if self.held || self.paused || self.waits => None,
             Stage::Transferring { ref sending } => sending.due(),
             _ => None,
         }

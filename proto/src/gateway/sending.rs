@@ -103,7 +103,7 @@ impl Sending {
     }
 
     /// Bytes of the next piece; 0: the window has no room for one.
-    const fn next_len(&self) -> u32 {
+    pub(super) const fn next_len(&self) -> u32 {
         let end = if self.limit < self.size {
             self.limit
         } else {

@@ -95,6 +95,8 @@ impl fmt::Display for State {
 pub enum Awaits {
     /// The operator, who holds deliveries.
     Release,
+    /// Its turn among the transfers of the gateway.
+    Turn,
     /// The gateway's own record.
     Record,
     /// The board's answer to an Offer or Resume.
