@@ -169,7 +169,7 @@ async fn play_with<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], s
         exchange,
         watch,
         Rc::clone(&id),
-        seat.source,
+        &seat,
         crew.began,
         model,
     ));

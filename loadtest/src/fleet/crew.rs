@@ -3,8 +3,9 @@
 use super::board::{Crew, Switch, play};
 use super::exchange::Exchange;
 use super::flash::Images;
+use super::gang;
 use super::tally::Tally;
-use super::words::{Order, RECEIVE_BUFFERS, Roll, Seat, Word};
+use super::words::{Gang, Order, RECEIVE_BUFFERS, Roll, Seat, Word};
 use crate::Error;
 use dialhome_device::slot::Geometry;
 use dialhome_proto::device::ComponentConfig;
@@ -70,10 +71,11 @@ fn play_roll(voice: &mpsc::Sender<Word>) -> Result<(), Error> {
         .map_err(|error| Error::of("no roll on standard input", &error))?;
     drop(line);
     let limit = open_files()?;
-    let boards = roll.boards.len() as u64;
+    let peers: u64 = roll.gangs.iter().map(|gang| u64::from(gang.peers)).sum();
+    let boards = roll.boards.len() as u64 + peers;
     if boards + FILES > limit {
         return Err(Error::new(format!(
-            "this process may have {limit} open files, too few for {boards} boards: share them among more crews of at most {}",
+            "this process may have {limit} open files, too few for {boards} boards and other peers: share them among more crews of at most {}",
             limit.saturating_sub(FILES)
         )));
     }
@@ -114,6 +116,7 @@ fn open_files() -> Result<u64, Error> {
 struct Company {
     crew: Crew,
     seats: Vec<(Seat, [u8; 32])>,
+    gangs: Vec<Gang>,
     tick: Duration,
 }
 
@@ -149,7 +152,12 @@ fn assemble(roll: Roll, voice: &mpsc::Sender<Word>) -> Result<Company, Error> {
         write_unit: 1,
         erase_unit: unit,
     };
-    let tally = Rc::new(Tally::new(images.len(), roll.seed, voice.clone()));
+    let tally = Rc::new(Tally::new(
+        images.len(),
+        roll.gangs.len(),
+        roll.seed,
+        voice.clone(),
+    ));
     let trust = TrustSet {
         epoch: 1,
         threshold: 1,
@@ -198,7 +206,12 @@ fn assemble(roll: Roll, voice: &mpsc::Sender<Word>) -> Result<Company, Error> {
         began: Instant::now(),
     };
     let tick = Duration::from_millis(roll.tick_ms.max(1).into());
-    Ok(Company { crew, seats, tick })
+    Ok(Company {
+        crew,
+        seats,
+        gangs: roll.gangs,
+        tick,
+    })
 }
 
 fn key(hex: &str, whose: &str) -> Result<[u8; 32], Error> {
@@ -222,6 +235,7 @@ async fn conduct(
     let Company {
         mut crew,
         seats,
+        gangs,
         tick,
     } = company;
     let (tally, exchange) = (Rc::clone(&crew.tally), Rc::clone(&crew.exchange));
@@ -236,6 +250,12 @@ async fn conduct(
     }
     crew.began = Instant::now();
     let crew = Rc::new(crew);
+    let mut gangs_at_work = JoinSet::new();
+    for (place, gang) in gangs.into_iter().enumerate() {
+        let exchange = Rc::clone(&exchange);
+        let seed = crew.seed.wrapping_add(place as u64);
+        gangs_at_work.spawn_local(gang::play(gang, place, exchange, crew.began, seed));
+    }
     let mut rng = SmallRng::seed_from_u64(!crew.seed);
     let mut boards = JoinSet::new();
     let mut switches = Vec::with_capacity(seats.len());

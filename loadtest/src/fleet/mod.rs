@@ -13,6 +13,7 @@ mod board;
 pub mod crew;
 mod exchange;
 mod flash;
+mod gang;
 mod link;
 #[cfg(test)]
 mod link_tests;

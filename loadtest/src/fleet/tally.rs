@@ -1,6 +1,6 @@
 //! What the boards of a crew count together.
 
-use super::words::{Tick, Word};
+use super::words::{GangCount, Tick, Word};
 use crate::measure::clock;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -25,9 +25,10 @@ struct Counts {
 }
 
 impl Tally {
-    pub(super) fn new(images: usize, seed: u64, voice: Sender<Word>) -> Self {
+    pub(super) fn new(images: usize, gangs: usize, seed: u64, voice: Sender<Word>) -> Self {
         let tick = Tick {
             confirmed_images: vec![0; images],
+            gangs: vec![GangCount::default(); gangs],
             ..Tick::default()
         };
         Self {

@@ -3,7 +3,7 @@
 use super::exchange::{Exchange, SPARES, micros};
 use super::flash::Stopwatch;
 use super::link::{Fate, Model};
-use super::words::{Link, Word};
+use super::words::{Link, Seat, Word};
 use crate::measure::clock;
 use dialhome_device::client::Wake;
 use dialhome_device::transport::{LinkFacts, Transport};
@@ -25,6 +25,8 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 /// Least and largest buffer that the kernel holds before a slow link, in bytes: what it
 /// holds must be felt at the gateway as the link's own, and not as a wide one before it.
 const KERNEL_BUFFER: [u64; 2] = [8 * 1024, 256 * 1024];
+/// The same of a board that stops reading.
+const KERNEL_BUFFER_DEAF: u32 = 4 * 1024;
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>>>>;
 
@@ -73,6 +75,8 @@ pub(super) struct Wire {
     watch: Rc<Stopwatch>,
     id: Rc<str>,
     source: IpAddr,
+    /// Nothing is read of a connection after so many bytes.
+    deaf_after: u64,
     /// What the link's times count from.
     epoch: Instant,
     /// `None`: bytes pass as they are.
@@ -83,6 +87,8 @@ pub(super) struct Wire {
     taken: usize,
     /// The gateway's end of the connection is over; the board hears of it in time.
     over: Option<ErrorKind>,
+    /// Bytes that came off the socket.
+    received: u64,
     spoke_at: Option<Instant>,
     now: Ending,
     /// The connection that ended last, until the board's task has looked.
@@ -97,7 +103,7 @@ impl Wire {
         exchange: Rc<Exchange>,
         watch: Rc<Stopwatch>,
         id: Rc<str>,
-        source: IpAddr,
+        seat: &Seat,
         epoch: Instant,
         model: Option<Box<Model>>,
     ) -> Self {
@@ -105,13 +111,15 @@ impl Wire {
             exchange,
             watch,
             id,
-            source,
+            source: seat.source,
+            deaf_after: seat.deaf_after.unwrap_or(u64::MAX),
             epoch,
             model,
             state: State::Down,
             held: Vec::new(),
             taken: 0,
             over: None,
+            received: 0,
             spoke_at: None,
             now: Ending::default(),
             ended: None,
@@ -180,6 +188,9 @@ impl Wire {
                 Poll::Ready(())
             }
             State::Up(_) if self.model.is_some() => self.pump(wake, cx, due),
+            State::Up(stream) if self.received >= self.deaf_after => {
+                ready(wake.on_send && stream.poll_write_ready(cx).is_ready())
+            }
             State::Up(stream) => {
                 let readable = wake.on_receive
                     && (!self.held.is_empty() || stream.poll_read_ready(cx).is_ready());
@@ -212,6 +223,7 @@ impl Wire {
         }
         while fate == Fate::Holds
             && self.over.is_none()
+            && self.received < self.deaf_after
             && model.down.has_room(now_us)
             && stream.poll_read_ready(cx).is_ready()
         {
@@ -223,6 +235,7 @@ impl Wire {
                 Ok(0) => Some(ErrorKind::UnexpectedEof),
                 Err(error) => Some(error.kind()),
                 Ok(len) => {
+                    self.received += len as u64;
                     self.exchange
                         .tally
                         .count(|tick| tick.bytes_down += len as u64);
@@ -249,7 +262,8 @@ impl Wire {
         };
         consider(model.down.due_us());
         consider(model.up.due_us());
-        if !model.down.has_room(now_us) && self.over.is_none() {
+        let reads = self.over.is_none() && self.received < self.deaf_after;
+        if reads && !model.down.has_room(now_us) {
             consider(model.down.room_us(now_us));
         }
         if wake.on_send {
@@ -278,6 +292,9 @@ impl Wire {
             let size = u32::try_from(bytes.clamp(least, most)).unwrap_or(u32::MAX);
             socket.set_recv_buffer_size(size)?;
         }
+        if self.deaf_after < u64::MAX {
+            socket.set_recv_buffer_size(KERNEL_BUFFER_DEAF)?;
+        }
         socket.bind(SocketAddr::new(self.source, 0))?;
         let gateway = self.exchange.gateway;
         if link.round_trip_ms == 0 {
@@ -296,6 +313,9 @@ impl Wire {
         let State::Up(stream) = &self.state else {
             return Ok(0);
         };
+        if self.received >= self.deaf_after {
+            return Ok(0);
+        }
         let mut scratch = self.exchange.scratch.borrow_mut();
         let len = match stream.try_read(&mut scratch) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -303,6 +323,7 @@ impl Wire {
             Err(error) => return Err(error),
             Ok(len) => len,
         };
+        self.received += len as u64;
         let at_ns = clock::now_ns();
         self.watch.arrived_ns.set(at_ns);
         self.exchange
@@ -443,6 +464,7 @@ impl Transport for Line<'_> {
         wire.now = Ending::default();
         wire.spoke_at = None;
         wire.over = None;
+        wire.received = 0;
         wire.exchange.tally.count(|tick| tick.dials += 1);
         if !wire.is_up() {
             wire.now.fault = Some(ErrorKind::NetworkDown);

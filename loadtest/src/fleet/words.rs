@@ -23,6 +23,9 @@ pub struct Roll {
     pub client: Client,
     /// The boards.
     pub boards: Vec<Seat>,
+    /// Peers that are no good boards.
+    #[serde(default)]
+    pub gangs: Vec<Gang>,
     /// Milliseconds between two ticks.
     pub tick_ms: u32,
 }
@@ -40,6 +43,58 @@ pub struct Seat {
     pub link: usize,
     /// When it is switched on, in milliseconds after [`Order::Begin`].
     pub on_at_ms: u64,
+    /// It reads no more of a connection after so many bytes (49 are the handshake), and
+    /// goes on as if nothing came: a board that wedges its gateway. `None`: a good board.
+    #[serde(default)]
+    pub deaf_after: Option<u64>,
+}
+
+/// Peers of one kind that are no good boards. A board that authenticates and then never
+/// reads is a [`Seat`] with `deaf_after`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Gang {
+    /// What each connection does.
+    pub mischief: Mischief,
+    /// Connections that are open at once, at the most. One that the gateway closes is followed
+    /// by another.
+    pub peers: u32,
+    /// Connections that are begun in a second, at the most; 0: as many as can be.
+    pub per_s: u32,
+    /// The addresses that they dial from, in turn.
+    pub sources: Vec<IpAddr>,
+    /// When they begin, in milliseconds after [`Order::Begin`].
+    pub on_at_ms: u64,
+    /// When they let go of everything, counted alike; `None`: when the crew ends.
+    pub off_at_ms: Option<u64>,
+}
+
+/// What a bad peer does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mischief {
+    /// It says nothing, and waits.
+    Silent,
+    /// It says half a preamble, and waits.
+    HalfPreamble,
+    /// It says a whole first flight with a handle that nobody knows.
+    UnknownHandle,
+    /// It says random bytes.
+    Rubbish,
+}
+
+/// What became of a gang's connections; counts are since the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GangCount {
+    /// Connections that were opened.
+    pub opened: u64,
+    /// Connections that could not be opened.
+    pub unopened: u64,
+    /// Of those opened: the gateway answered with a refusal.
+    pub refused: u64,
+    /// Of those opened: the gateway closed or reset it, after a refusal too.
+    pub closed: u64,
+    /// Of those opened: open still.
+    pub open: u64,
 }
 
 /// What a board can declare as its receive buffer, in bytes, as with the agent: chunks of
@@ -196,4 +251,7 @@ pub struct Tick {
     /// Waits for acknowledgement since the last tick, in milliseconds, of a sample: from the
     /// moment when a chunk's last byte left the gateway until its Ack reached it.
     pub ack_ms: Vec<f32>,
+    /// What became of the connections of each of the roll's gangs.
+    #[serde(default)]
+    pub gangs: Vec<GangCount>,
 }

@@ -262,6 +262,7 @@ impl Run {
                 images: files.clone(),
                 client: scenario.client(),
                 boards,
+                gangs: Vec::new(),
                 tick_ms: u32::try_from(point_ms(self.setup.boards)).unwrap_or(1_000),
             };
             let crew = Crew::start(number, &roll, self.site.folder(), self.tell.clone())?;

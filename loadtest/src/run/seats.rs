@@ -58,6 +58,7 @@ pub(super) fn seats(scenario: &Scenario, devices: &[Device], seed: u64) -> Vec<S
             source: source(BOARDS, networks, number),
             link,
             on_at_ms,
+            deaf_after: None,
         })
         .collect()
 }

@@ -94,8 +94,10 @@ impl Field {
                     source: IpAddr::from([127, 0, 1, 1 + number % 2]),
                     link: 0,
                     on_at_ms: 0,
+                    deaf_after: None,
                 })
                 .collect(),
+            gangs: Vec::new(),
             tick_ms: 50,
         }
     }
