@@ -22,6 +22,9 @@ enum Command {
     /// One process of a fleet, told what to do on its standard input.
     #[command(hide = true)]
     Crew,
+    /// One process of clients of the servers that are compared, told what to do likewise.
+    #[command(hide = true)]
+    Clients,
 }
 
 /// What `run` is told.
@@ -57,6 +60,9 @@ pub struct CompareArgs {
     /// Sessions of the rows that are about many.
     #[arg(long, default_value_t = 19_000)]
     pub sessions: usize,
+    /// Size of the images, in KiB.
+    #[arg(long, default_value_t = 1_024)]
+    pub image_kib: usize,
     /// Writes the figures as JSON.
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -72,6 +78,7 @@ pub fn main() -> ExitCode {
     let outcome = match args.command {
         Command::Run(args) => crate::run::run(&args),
         Command::Compare(args) => crate::compare::run(&args),
+        Command::Clients => crate::compare::clients().map(|()| ExitCode::SUCCESS),
         Command::Crew => crate::fleet::crew::run().map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error: Error| {

@@ -1,0 +1,220 @@
+//! What a session costs that is authenticated and silent, and whether many cost more each.
+
+use super::clients::{Clients, Kind, Roll, Topics, seats};
+use super::dialhome::{Dialhome, Running};
+use super::figures::{DIALHOME, Figures, Goal};
+use super::peers::mosquitto::Mosquitto;
+use super::peers::nginx::Nginx;
+use super::peers::user_bytes;
+use super::{Setup, processor_time};
+use crate::Error;
+use crate::site;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The key of the first figure.
+pub(super) const USER_BYTES: &str = "user_bytes_per_idle_session";
+const MICROS: &str = "cpu_us_per_session_and_s";
+const MOSQUITTO: &str = "mosquitto, password";
+const NGINX: &str = "nginx, keep-alive";
+const NGINX_TLS: &str = "nginx, keep-alive, TLS 1.3";
+/// Seconds between pings, as short as a board takes them as advice.
+const PING_S: u32 = 60;
+/// The goal, in bytes, with everything.
+const GOAL_BYTES: f64 = 900.0;
+/// How much more, or less, one of many may cost than one of few.
+const FLAT: f64 = 1.1;
+/// Allocators give back what handshakes used only a while later: jemalloc within ten
+/// seconds, while it is called now and then.
+const SETTLE_S: usize = 12;
+
+pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
+    let own = Dialhome::new(setup.sessions, &[]).await?;
+    figures.notes.push(format!(
+        "{} sessions, pings every {PING_S} s (nginx: none), RssAnon of all the server's processes above what it was without sessions; the kernel's sockets are not in it",
+        setup.sessions
+    ));
+    figures.notes.push(
+        "nginx makes its tables for 20,000 connections when it starts: they are in what it was without sessions"
+            .to_owned(),
+    );
+    let mut growth = [const { Vec::new() }; 2];
+    for round in 0..setup.rounds {
+        setup.says("idle", round, DIALHOME);
+        let grown = dialhome(setup, &own, figures).await?;
+        for (all, one) in growth.iter_mut().zip(grown) {
+            all.push(one);
+        }
+        setup.says("idle", round, MOSQUITTO);
+        mosquitto(setup, figures).await?;
+        setup.says("idle", round, NGINX);
+        nginx(setup, false, figures).await?;
+        setup.says("idle", round, NGINX_TLS);
+        nginx(setup, true, figures).await?;
+    }
+    figures.goals.push(Goal::at_most(
+        "user-space bytes per idle session",
+        figures.median(DIALHOME, USER_BYTES),
+        GOAL_BYTES,
+    ));
+    figures.goals.push(Goal::at_most(
+        "user-space bytes per idle session over mosquitto's",
+        figures.median(DIALHOME, USER_BYTES) / figures.median(MOSQUITTO, USER_BYTES),
+        1.0,
+    ));
+    figures.goals.push(Goal::at_most(
+        "user-space bytes per idle session over nginx's without TLS",
+        figures.median(DIALHOME, USER_BYTES) / figures.median(NGINX, USER_BYTES),
+        1.0,
+    ));
+    for (what, values) in [
+        (
+            "memory of a session among all over that of one among few",
+            &growth[0],
+        ),
+        (
+            "idle processor time of a session among all over that of one among few",
+            &growth[1],
+        ),
+    ] {
+        let median = crate::measure::stats::Median::of(values);
+        let value = median.map_or(f64::NAN, |median| median.value);
+        figures.goals.push(Goal::at_most(what, value, FLAT));
+    }
+    Ok(())
+}
+
+/// Gives the cost of a session among all over that of one among few, of memory and of
+/// processor time.
+async fn dialhome(setup: &Setup, own: &Dialhome, figures: &mut Figures) -> Result<[f64; 2], Error> {
+    let few = (setup.sessions / 19).max(1);
+    let mut running = own.start(setup, &[]).await?;
+    let mut clients = start(setup, running.address, Kind::Board, own.seats()).await?;
+    let none = watch(setup, &mut running, 2).await?;
+    let mut at = Vec::new();
+    let mut opened = 0;
+    for (count, key) in [
+        (few, "user_bytes_per_session_of_the_first_1000"),
+        (setup.sessions, USER_BYTES),
+    ] {
+        clients.open(count - opened).await?;
+        clients.idle().await?;
+        opened = count;
+        running.sessions(count).await?;
+        let full = watch(setup, &mut running, SETTLE_S).await?;
+        running.sessions(count).await?;
+        clients.check()?;
+        let bytes = (full.bytes - none.bytes) / count as f64;
+        let micros = (full.cpu - none.cpu) / count as f64 * 1e6;
+        figures.add(DIALHOME, key, "bytes", bytes);
+        at.push((bytes, micros));
+    }
+    drop(clients);
+    running.gateway.stop().await?;
+    let [(few_bytes, few_micros), (bytes, micros)] = at[..] else {
+        return Err(Error::new("two counts of sessions were to be measured"));
+    };
+    figures.add(DIALHOME, MICROS, "us/s", micros);
+    figures.add(DIALHOME, "the same of the first 1000", "us/s", few_micros);
+    Ok([bytes / few_bytes, micros / few_micros])
+}
+
+/// A gateway's memory, in bytes, and its processor time in a second.
+struct Seen {
+    bytes: f64,
+    cpu: f64,
+}
+
+async fn watch(setup: &Setup, running: &mut Running, settle_s: usize) -> Result<Seen, Error> {
+    for _ in 0..if setup.is_small() { 1 } else { settle_s } {
+        running.admin.status().await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let pids = vec![running.gateway.id()];
+    Ok(Seen {
+        bytes: user_bytes(&pids)? as f64,
+        cpu: idle_time(setup, pids).await?,
+    })
+}
+
+/// Processor seconds of a second.
+async fn idle_time(setup: &Setup, pids: Vec<u32>) -> Result<f64, Error> {
+    let time = crate::measure::process::CpuTime::of(pids);
+    let before = time.seconds();
+    tokio::time::sleep(setup.window()).await;
+    Ok((time.seconds() - before) / setup.window().as_secs_f64())
+}
+
+async fn mosquitto(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
+    let seats = seats(setup.sessions);
+    let broker = Mosquitto::start(&seats, None, None).await?;
+    // What a device needs to be called: one topic of its own.
+    let topics = Topics {
+        own: true,
+        shared: false,
+    };
+    let mut clients = start(setup, broker.address, Kind::Mqtt(topics), seats).await?;
+    peer(
+        setup,
+        figures,
+        MOSQUITTO,
+        broker.server.pids(),
+        &mut clients,
+    )
+    .await
+}
+
+async fn nginx(setup: &Setup, tls: bool, figures: &mut Figures) -> Result<(), Error> {
+    let server = Nginx::start(&site::image(1, 1024), None, None).await?;
+    // A connection counts as idle from its first answer on.
+    let kind = Kind::Http {
+        trusted: tls.then(|| server.certificate.clone()),
+        first: "/hash".into(),
+    };
+    let (who, address) = if tls {
+        (NGINX_TLS, server.tls)
+    } else {
+        (NGINX, server.plain)
+    };
+    let mut clients = start(setup, address, kind, seats(setup.sessions)).await?;
+    peer(setup, figures, who, server.server.pids(), &mut clients).await
+}
+
+async fn start(
+    setup: &Setup,
+    server: SocketAddr,
+    kind: Kind,
+    seats: Vec<super::clients::Seat>,
+) -> Result<Clients, Error> {
+    let roll = Roll {
+        server,
+        kind,
+        ping_s: PING_S,
+        seats,
+    };
+    Clients::start(setup, roll, None).await
+}
+
+async fn peer(
+    setup: &Setup,
+    figures: &mut Figures,
+    who: &'static str,
+    pids: Vec<u32>,
+    clients: &mut Clients,
+) -> Result<(), Error> {
+    let none = user_bytes(&pids)? as f64;
+    let idle_without = idle_time(setup, pids.clone()).await?;
+    let opening = async {
+        clients.open(setup.sessions).await?;
+        clients.idle().await
+    };
+    processor_time(pids.clone(), opening).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let full = user_bytes(&pids)? as f64;
+    let idle = idle_time(setup, pids).await? - idle_without;
+    clients.check()?;
+    let sessions = setup.sessions as f64;
+    figures.add(who, USER_BYTES, "bytes", (full - none) / sessions);
+    figures.add(who, MICROS, "us/s", idle / sessions * 1e6);
+    Ok(())
+}

@@ -1,0 +1,311 @@
+//! How long after an operator's command the first byte of it is at the board.
+
+use super::Setup;
+use super::clients::mqtt::Mqtt;
+use super::clients::{Clients, Kind, Roll, SHARED_TOPIC, Seat, Topics, seats, topic};
+use super::crews::{Company, Crews};
+use super::dialhome::{Dialhome, Running};
+use super::figures::{DIALHOME, Figures, Goal};
+use super::peers::mosquitto::Mosquitto;
+use crate::Error;
+use crate::fleet::words::Link;
+use crate::measure::{clock, stats};
+use crate::site;
+use hyper::Method;
+use std::time::Duration;
+
+const MOSQUITTO: &str = "mosquitto, QoS 1";
+/// Pushes of each case and round.
+const PUSHES: usize = 300;
+/// A quiet moment between two pushes.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Downloads beside the pushes, most.
+const DOWNLOADS: usize = 1_000;
+/// Bits per second of each download: a 3G link. All of them together leave the machine
+/// time for what is measured.
+const DOWNLOAD_BITS_PER_S: u64 = 256_000;
+/// As long as the downloads must last, in seconds.
+const DOWNLOAD_S: usize = 60;
+/// Bytes of a message of mosquitto's: an Offer has as many.
+const MESSAGE: usize = 300;
+/// Messages of downloads by MQTT, in bytes.
+const PIECE: usize = 4096;
+
+/// Keys of a case's p50 and p99.
+struct Case {
+    p50: &'static str,
+    p99: &'static str,
+    ratio: &'static str,
+}
+
+const ONE: Case = Case {
+    p50: "push to first byte, N = 1, p50",
+    p99: "push to first byte, N = 1, p99",
+    ratio: "",
+};
+const MANY: Case = Case {
+    p50: "push to first byte, N idle, p50",
+    p99: "push to first byte, N idle, p99",
+    ratio: "p99, N idle over own N = 1",
+};
+const BUSY: Case = Case {
+    p50: "push to first byte, N idle and 1,000 that download, p50",
+    p99: "push to first byte, N idle and 1,000 that download, p99",
+    ratio: "p99, N idle and 1,000 that download over own N = 1",
+};
+
+pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
+    let downloads = setup.sessions.min(DOWNLOADS);
+    // Long enough for the pushes beside it.
+    let seconds = if setup.is_small() { 3 } else { DOWNLOAD_S };
+    let size = usize::try_from(DOWNLOAD_BITS_PER_S / 8).unwrap_or(0) * seconds;
+    let own = Dialhome::new(
+        setup.sessions + downloads * setup.rounds,
+        &[site::image(1, 64), site::image(2, size)],
+    )
+    .await?;
+    figures.notes.push(format!(
+        "N = {}, {} pushes of each case and round, each to the next of all idle boards; {downloads} downloads of {} kbit/s each",
+        setup.sessions,
+        pushes(setup),
+        DOWNLOAD_BITS_PER_S / 1000
+    ));
+    for round in 0..setup.rounds {
+        setup.says("push", round, DIALHOME);
+        dialhome(setup, &own, round, figures).await?;
+        setup.says("push", round, MOSQUITTO);
+        mosquitto(setup, figures).await?;
+    }
+    for (case, bound) in [(MANY, 1.2), (BUSY, 2.0)] {
+        let ratio = figures.median(DIALHOME, case.ratio);
+        figures.goals.push(Goal::at_most(case.ratio, ratio, bound));
+    }
+    Ok(())
+}
+
+const fn pushes(setup: &Setup) -> usize {
+    if setup.is_small() { 20 } else { PUSHES }
+}
+
+/// Adds a case's percentiles, in microseconds; gives its p99.
+fn add(
+    figures: &mut Figures,
+    who: &'static str,
+    case: &Case,
+    mut times: Vec<f64>,
+    one: Option<f64>,
+) -> Result<f64, Error> {
+    times.sort_by(f64::total_cmp);
+    let of = |share| stats::percentile(&times, share).ok_or_else(|| Error::new("no pushes"));
+    let p99 = of(0.99)?;
+    figures.add(who, case.p50, "us", of(0.5)?);
+    figures.add(who, case.p99, "us", p99);
+    if let Some(one) = one {
+        figures.add(who, case.ratio, "times", p99 / one);
+    }
+    Ok(p99)
+}
+
+async fn dialhome(
+    setup: &Setup,
+    own: &Dialhome,
+    round: usize,
+    figures: &mut Figures,
+) -> Result<(), Error> {
+    let mut running = own.start(setup, &[]).await?;
+    let mut idle = own.seats();
+    idle.truncate(setup.sessions);
+    let roll = Roll {
+        server: running.address,
+        kind: Kind::Board,
+        ping_s: 600,
+        seats: idle.clone(),
+    };
+    let mut clients = Clients::start(setup, roll, None).await?;
+    clients.open_first().await?;
+    clients.idle().await?;
+    running.sessions(1).await?;
+    let times = push_all(setup, &mut running, &mut clients, &idle[..1]).await?;
+    let one = add(figures, DIALHOME, &ONE, times, None)?;
+    clients.open(setup.sessions - 1).await?;
+    clients.idle().await?;
+    running.sessions(setup.sessions).await?;
+    let times = push_all(setup, &mut running, &mut clients, &idle).await?;
+    add(figures, DIALHOME, &MANY, times, Some(one))?;
+
+    let downloads = setup.sessions.min(DOWNLOADS);
+    let first = setup.sessions + round * downloads;
+    let devices = own
+        .devices
+        .get(first..first + downloads)
+        .ok_or_else(|| Error::new("there are too few devices"))?;
+    let size = usize::try_from(DOWNLOAD_BITS_PER_S / 8).unwrap_or(0)
+        * if setup.is_small() { 3 } else { DOWNLOAD_S };
+    let image = site::image(2, size);
+    let company = Company {
+        site: &own.site,
+        gateway: running.address,
+        devices,
+        image: &image,
+        link: Link {
+            name: "3g".into(),
+            down_bits_per_s: DOWNLOAD_BITS_PER_S,
+            up_bits_per_s: DOWNLOAD_BITS_PER_S,
+            round_trip_ms: 200,
+            ..Link::default()
+        },
+        receive_buffer: 1088,
+        window: 32 * 1024,
+    };
+    let mut crews = Crews::start(setup, &company).await?;
+    let all = downloads as u64;
+    let patience = Duration::from_secs(60);
+    crews
+        .until("boards online", patience, |tick| tick.online, all)
+        .await?;
+    running.sessions(setup.sessions + downloads).await?;
+    running.admin.call(Method::POST, "/v1/hold", None).await?;
+    for device in devices {
+        running.admin.push(&device.id, 1).await?;
+    }
+    running
+        .admin
+        .call(Method::POST, "/v1/release", None)
+        .await?;
+    let some = all * 1024;
+    crews
+        .until("bytes on flash", patience, |tick| tick.committed, some)
+        .await?;
+    let before = crews.now(|tick| tick.committed)?;
+    let began = tokio::time::Instant::now();
+    let times = push_all(setup, &mut running, &mut clients, &idle).await?;
+    let took = began.elapsed().as_secs_f64();
+    let moved = crews.now(|tick| tick.committed)? - before;
+    if moved == 0 || moved + before >= all * size as u64 {
+        return Err(Error::new(
+            "the downloads did not last as long as the pushes",
+        ));
+    }
+    add(figures, DIALHOME, &BUSY, times, Some(one))?;
+    figures.add(
+        DIALHOME,
+        "downloads beside the pushes",
+        "MiB/s",
+        moved as f64 / took / 1024.0 / 1024.0,
+    );
+    clients.check()?;
+    drop((clients, crews));
+    running.gateway.stop().await
+}
+
+/// Pushes to one after the other of these, and gives the microseconds that each took.
+async fn push_all(
+    setup: &Setup,
+    running: &mut Running,
+    clients: &mut Clients,
+    seats: &[Seat],
+) -> Result<Vec<f64>, Error> {
+    let mut times = Vec::new();
+    for number in 0..pushes(setup) {
+        let Some(seat) = pick(seats, number) else {
+            break;
+        };
+        let began = clock::now_ns();
+        let update = running.admin.push(&seat.id, 0).await?;
+        let heard = clients.heard(&seat.id, began).await?;
+        times.push((heard - began) as f64 / 1000.0);
+        // The board declines it; then the next may come.
+        let path = format!("/v1/updates/{update}");
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let state = running.admin.call(Method::GET, &path, None).await?["state"].clone();
+            if state == "declined" {
+                break;
+            }
+            if tokio::time::Instant::now() > until {
+                return Err(Error::new(format!(
+                    "a push was not declined but is {state}"
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(times)
+}
+
+/// Seats all over the list, none soon again.
+fn pick(seats: &[Seat], number: usize) -> Option<&Seat> {
+    seats.get((number * 7_919) % seats.len().max(1))
+}
+
+async fn mosquitto(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
+    let downloads = setup.sessions.min(DOWNLOADS);
+    let idle = seats(setup.sessions + downloads);
+    let broker = Mosquitto::start(&idle, None, None).await?;
+    let (idle, loading) = idle.split_at(setup.sessions);
+    let roll = |seats: &[Seat], own| Roll {
+        server: broker.address,
+        kind: Kind::Mqtt(Topics { own, shared: !own }),
+        ping_s: 600,
+        seats: seats.to_vec(),
+    };
+    let mut clients = Clients::start(setup, roll(idle, true), None).await?;
+    let mut publisher = Mqtt::publisher(broker.address, &broker.publisher).await?;
+    clients.open_first().await?;
+    clients.idle().await?;
+    let times = publish_all(setup, &mut publisher, &mut clients, &idle[..1]).await?;
+    let one = add(figures, MOSQUITTO, &ONE, times, None)?;
+    clients.open(setup.sessions - 1).await?;
+    clients.idle().await?;
+    let times = publish_all(setup, &mut publisher, &mut clients, idle).await?;
+    add(figures, MOSQUITTO, &MANY, times, Some(one))?;
+
+    let mut downloaders = Clients::start(setup, roll(loading, false), None).await?;
+    downloaders.open(downloads).await?;
+    downloaders.idle().await?;
+    // One publication reaches all that download, so many times a second.
+    let mut source = Mqtt::publisher(broker.address, &broker.other_publisher).await?;
+    let every = Duration::from_secs_f64(PIECE as f64 * 8.0 / DOWNLOAD_BITS_PER_S as f64);
+    let downloading = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(every);
+        loop {
+            ticks.tick().await;
+            source.publish(SHARED_TOPIC, 1, &[0; PIECE]).await?;
+            source.acknowledged(1).await?;
+        }
+        #[expect(unreachable_code, reason = "names the type of the errors above")]
+        Ok::<(), Error>(())
+    });
+    let times = publish_all(setup, &mut publisher, &mut clients, idle).await?;
+    add(figures, MOSQUITTO, &BUSY, times, Some(one))?;
+    if downloading.is_finished() {
+        return Err(Error::new("mosquitto's downloads ended before the pushes"));
+    }
+    downloading.abort();
+    clients.check()?;
+    downloaders.check()
+}
+
+async fn publish_all(
+    setup: &Setup,
+    publisher: &mut Mqtt,
+    clients: &mut Clients,
+    seats: &[Seat],
+) -> Result<Vec<f64>, Error> {
+    let mut times = Vec::new();
+    for number in 0..pushes(setup) {
+        let Some(seat) = pick(seats, number) else {
+            break;
+        };
+        let began = clock::now_ns();
+        publisher
+            .publish(&topic(&seat.id), 1, &[0; MESSAGE])
+            .await?;
+        let heard = clients.heard(&seat.id, began).await?;
+        times.push((heard - began) as f64 / 1000.0);
+        publisher.acknowledged(1).await?;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(times)
+}
