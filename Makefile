@@ -4,12 +4,14 @@
 #   make test                everything: installs what the tests need, runs all of them, says what each took
 #   make board-test          the boards' firmware in QEMU against a real gateway [CUTS=N: more power cuts]
 #   make check               the quick part of it: format, lints, tidiness
-#   make bench [BENCH=NAME]  benchmarks: handshake, deliver, air (needs root), idle
+#   make compare [ROWS=...]  the same job by mosquitto, nginx and Dialhome, side by side (air needs root);
+#                            ROUNDS=7, SESSIONS=19000, JSON=FILE; dialhome-loadtest compare --help
+#   make bench               benchmark of the handshake, without sockets
 #   make size                what the client costs on a Cortex-M0, against its budgets
 #   make load [SCENARIO=NAME] [BOARDS=N]   plays a scenario of loadtest/ at full size; a report as HTML and JSON
 #   make build               both programs, with the profile that the demo and the tests use
 
-.PHONY: all build demo test board-test check bench load size clean
+.PHONY: all build demo test board-test check bench compare load size clean
 
 all: build
 
@@ -31,8 +33,13 @@ check:
 	@.ci/test quick
 
 bench:
+	cargo bench -p dialhome-gateway --bench handshake
+
+compare:
 	@.ci/prepare
-	cargo bench -p dialhome-gateway --bench gateway -- $(BENCH)
+	cargo build --release --bins -p dialhome-gateway -p dialhome-device -p dialhome-loadtest
+	@cargo run --quiet --release -p dialhome-loadtest -- compare $(ROWS) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SESSIONS),--sessions $(SESSIONS)) $(if $(JSON),--json $(JSON))
 
 # A name of loadtest/scenarios/, or a file.
 SCENARIO ?= smoke

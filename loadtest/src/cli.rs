@@ -13,11 +13,28 @@ struct Args {
     command: Command,
 }
 
+const COMPARE_HELP: &str = "\
+Rows:
+  idle     user-space bytes per idle authenticated session (user_bytes_per_idle_session),
+           idle processor time, and both as the number of sessions grows
+  deliver  processor seconds of the server for a GiB, to 1,000 devices
+  connect  authenticated connections per second of the server's processor time
+  air      IP bytes for an image of 256 KiB over its size; needs root, ip and ethtool
+  push     an operator's command to its first byte at the board, p50 and p99
+  slow     an image over 100 kbit/s and 700 ms against what the rate alone allows
+
+Every contender has its turn in each round. Figures are medians over the rounds, with the
+interval that holds the median in 95 of 100 runs. Needs mosquitto and nginx (Debian:
+mosquitto, nginx-light) and a release build; `make compare` sees to both.
+Exit code 0: all was measured, goals that are not reached are said; 1: something could not
+be measured; 2: the run could not begin.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Plays a scenario; exit code 0: within its limits, 1: not, 2: it could not be played.
     Run(RunArgs),
     /// The same job done by mosquitto, nginx and Dialhome, side by side.
+    #[command(after_help = COMPARE_HELP)]
     Compare(CompareArgs),
     /// One process of a fleet, told what to do on its standard input.
     #[command(hide = true)]
@@ -52,7 +69,7 @@ pub struct RunArgs {
 /// What `compare` is told.
 #[derive(Debug, clap::Args)]
 pub struct CompareArgs {
-    /// The rows to measure; without them all.
+    /// The rows to measure, as below; without them all.
     pub rows: Vec<String>,
     /// Rounds of each, at least 1.
     #[arg(long, default_value_t = 7)]

@@ -74,15 +74,15 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
         "image of {} KiB, network namespaces, MTU 1500, offloads off; bytes of IP packets of both directions, without the image's own. The whole of Dialhome: dial, offer, image, restart, dial, confirmed; of the others: connect, image, close",
         image.len() / 1024
     ));
-    let own = Own::start(setup, &image).await?;
+    let own = Own::start(setup, &link, &image).await?;
     let broker_seats = seats(1).into_iter().map(|mut seat| {
         seat.source = None;
         seat
     });
     let broker_seats: Vec<_> = broker_seats.collect();
     let at = Some(network::ADDRESS.into());
-    let broker = Mosquitto::start(&broker_seats, at, Some(network::GATEWAY)).await?;
-    let web = Nginx::start(&image, at, Some(network::GATEWAY)).await?;
+    let broker = Mosquitto::start(&broker_seats, at, Some(&link.gateway)).await?;
+    let web = Nginx::start(&image, at, Some(&link.gateway)).await?;
     let file = web.server.folder().join("files/image");
     let mut own = own;
     for round in 0..setup.rounds {
@@ -114,7 +114,7 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
             let topics = |shared| Kind::Mqtt(Topics { own: false, shared });
             let mut publisher = roll(broker.address, topics(false));
             publisher.seats = vec![broker.publisher.clone()];
-            let mut publisher = Clients::start(setup, publisher, Some(network::GATEWAY)).await?;
+            let mut publisher = Clients::start(setup, publisher, Some(&link.gateway)).await?;
             publisher.open(1).await?;
             let client = roll(broker.address, topics(true));
             let source = Some((&mut publisher, file.as_path()));
@@ -158,7 +158,7 @@ struct Own {
 }
 
 impl Own {
-    async fn start(setup: &Setup, image: &[u8]) -> Result<Self, Error> {
+    async fn start(setup: &Setup, link: &Link, image: &[u8]) -> Result<Self, Error> {
         let agent = setup.gateway.with_file_name("dialhome-agent");
         if !agent.is_file() {
             return Err(Error::new(format!(
@@ -169,7 +169,7 @@ impl Own {
         let boards = setup.rounds * 2 * CASES.len();
         let data = Dialhome::new(boards, &[image.to_vec()]).await?;
         let listen = (network::ADDRESS, 7040).into();
-        let within = Some(network::GATEWAY);
+        let within = Some(link.gateway.as_str());
         let gateway = Gateway::start(&setup.gateway, &data.site, listen, &[], within).await?;
         Ok(Self {
             admin: gateway.admin().await?,
@@ -199,7 +199,7 @@ impl Own {
         write_config(&config, device, &self.data.site.trusted(), case)
             .map_err(|error| Error::of(&config.display().to_string(), &error))?;
         let before = link.crossed()?;
-        let agent = program(&self.agent, Some(network::BOARD))
+        let agent = program(&self.agent, Some(&link.board))
             .arg("--config")
             .arg(&config)
             .arg("--state")
@@ -276,7 +276,7 @@ async fn peer(
     (who, keys): (&'static str, &Keys),
     figures: &mut Figures,
 ) -> Result<(), Error> {
-    let mut client = Clients::start(setup, roll, Some(network::BOARD)).await?;
+    let mut client = Clients::start(setup, roll, Some(&link.board)).await?;
     let before = link.crossed()?;
     client.open(1).await?;
     quiet(setup, link).await?;

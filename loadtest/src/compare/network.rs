@@ -2,18 +2,23 @@
 
 use crate::Error;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The gateway's side.
-pub(super) const GATEWAY: &str = "dialhome-compare-g";
-/// The board's side.
-pub(super) const BOARD: &str = "dialhome-compare-b";
+/// Names of namespaces begin so, and end with the id of the process that made them.
+const PREFIX: &str = "dialhome-compare-";
 /// The address of the gateway's side.
 pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 const ETHERNET_HEADER: u64 = 14;
 
 /// The link. Dropping it removes both namespaces.
-pub(super) struct Link(());
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The namespace of the gateway's side.
+    pub(super) gateway: String,
+    /// The namespace of the board's side.
+    pub(super) board: String,
+}
 
 /// What has crossed the link: IP packets and their bytes, headers of IP included.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,17 +37,22 @@ impl Link {
             return Err(Error::new("network namespaces need root"));
         }
         // What an interrupted run has left.
-        remove();
-        let link = Self(());
-        run(&["ip", "netns", "add", GATEWAY])?;
-        run(&["ip", "netns", "add", BOARD])?;
+        remove_left();
+        let name = |side: &str| format!("{PREFIX}{side}-{}", std::process::id());
+        let link = Self {
+            gateway: name("g"),
+            board: name("b"),
+        };
+        let (gateway, board) = (link.gateway.as_str(), link.board.as_str());
+        run(&["ip", "netns", "add", gateway])?;
+        run(&["ip", "netns", "add", board])?;
         run(&[
-            "ip", "-n", GATEWAY, "link", "add", "air", "type", "veth", "peer", "name", "air",
-            "netns", BOARD,
+            "ip", "-n", gateway, "link", "add", "air", "type", "veth", "peer", "name", "air",
+            "netns", board,
         ])?;
         // Whoever publishes at the gateway's side does not cross the link.
-        run(&["ip", "-n", GATEWAY, "link", "set", "lo", "up"])?;
-        for (here, address) in [(GATEWAY, "10.77.0.1/30"), (BOARD, "10.77.0.2/30")] {
+        run(&["ip", "-n", gateway, "link", "set", "lo", "up"])?;
+        for (here, address) in [(gateway, "10.77.0.1/30"), (board, "10.77.0.2/30")] {
             // No IPv6: its neighbour discovery would be counted.
             inside(here, &["sysctl", "-q", "net.ipv6.conf.all.disable_ipv6=1"])?;
             run(&["ip", "-n", here, "link", "set", "air", "mtu", "1500"])?;
@@ -55,7 +65,7 @@ impl Link {
             run(&["ip", "-n", here, "link", "set", "air", "up"])?;
         }
         // Addresses are known without ARP, which would be counted too.
-        for (here, there, address) in [(GATEWAY, BOARD, "10.77.0.2"), (BOARD, GATEWAY, "10.77.0.1")]
+        for (here, there, address) in [(gateway, board, "10.77.0.2"), (board, gateway, "10.77.0.1")]
         {
             let mac = output(&[
                 "ip",
@@ -84,19 +94,25 @@ impl Link {
     }
 
     /// TCP timestamps (12 bytes of every segment) on both sides.
-    #[expect(clippy::unused_self, reason = "only while the link is there")]
     pub(super) fn timestamps(&self, on: bool) -> Result<(), Error> {
         let value = format!("net.ipv4.tcp_timestamps={}", u8::from(on));
-        inside(GATEWAY, &["sysctl", "-q", &value])?;
-        inside(BOARD, &["sysctl", "-q", &value])
+        inside(&self.gateway, &["sysctl", "-q", &value])?;
+        inside(&self.board, &["sysctl", "-q", &value])
     }
 
     /// Both directions since the link was made. The interface counts frames; each has an
     /// Ethernet header of 14 bytes, which is taken off.
-    #[expect(clippy::unused_self, reason = "only while the link is there")]
     pub(super) fn crossed(&self) -> Result<Crossed, Error> {
         let text = output(&[
-            "ip", "-n", GATEWAY, "-s", "-j", "link", "show", "dev", "air",
+            "ip",
+            "-n",
+            &self.gateway,
+            "-s",
+            "-j",
+            "link",
+            "show",
+            "dev",
+            "air",
         ])?;
         let shown: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| Error::of("`ip -s -j link`", &error))?;
@@ -116,7 +132,8 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        remove();
+        remove(&self.gateway);
+        remove(&self.board);
     }
 }
 
@@ -131,12 +148,28 @@ impl std::ops::Sub for Crossed {
     }
 }
 
-fn remove() {
-    for namespace in [GATEWAY, BOARD] {
-        let _ = Command::new("ip")
-            .args(["netns", "delete", namespace])
-            .stderr(Stdio::null())
-            .status();
+fn remove(namespace: &str) {
+    let _ = Command::new("ip")
+        .args(["netns", "delete", namespace])
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// Removes what interrupted runs have left: their processes are no more.
+fn remove_left() {
+    let Ok(text) = output(&["ip", "netns", "list"]) else {
+        return;
+    };
+    for name in text
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+    {
+        let made_by = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.rsplit('-').next());
+        if made_by.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove(name);
+        }
     }
 }
 

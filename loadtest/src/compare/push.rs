@@ -56,12 +56,9 @@ const BUSY: Case = Case {
 
 pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
     let downloads = setup.sessions.min(DOWNLOADS);
-    // Long enough for the pushes beside it.
-    let seconds = if setup.is_small() { 3 } else { DOWNLOAD_S };
-    let size = usize::try_from(DOWNLOAD_BITS_PER_S / 8).unwrap_or(0) * seconds;
     let own = Dialhome::new(
         setup.sessions + downloads * setup.rounds,
-        &[site::image(1, 64), site::image(2, size)],
+        &[site::image(1, 64), download()],
     )
     .await?;
     figures.notes.push(format!(
@@ -81,6 +78,12 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
         figures.goals.push(Goal::at_most(case.ratio, ratio, bound));
     }
     Ok(())
+}
+
+/// What is downloaded: long enough for the pushes beside it.
+fn download() -> Vec<u8> {
+    let per_s = usize::try_from(DOWNLOAD_BITS_PER_S / 8).unwrap_or(0);
+    site::image(2, per_s * DOWNLOAD_S)
 }
 
 const fn pushes(setup: &Setup) -> usize {
@@ -139,9 +142,8 @@ async fn dialhome(
         .devices
         .get(first..first + downloads)
         .ok_or_else(|| Error::new("there are too few devices"))?;
-    let size = usize::try_from(DOWNLOAD_BITS_PER_S / 8).unwrap_or(0)
-        * if setup.is_small() { 3 } else { DOWNLOAD_S };
-    let image = site::image(2, size);
+    let image = download();
+    let size = image.len();
     let company = Company {
         site: &own.site,
         gateway: running.address,

@@ -1,0 +1,84 @@
+//! `dialhome-loadtest compare` over every row, small: that each thing that is measured
+//! happens, and that what is printed and written is whole. The figures mean nothing here.
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+const ROWS: [&str; 6] = ["idle", "deliver", "connect", "air", "push", "slow"];
+
+fn compare(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_dialhome-loadtest"))
+        .arg("compare")
+        .args(arguments)
+        .output()
+        .expect("the harness starts");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// Whether this user may make network namespaces: root may, where no container forbids it.
+fn has_namespaces() -> bool {
+    let name = format!("dialhome-probe-{}", std::process::id());
+    let ip = |what| {
+        let done = Command::new("ip").args(["netns", what, &name]).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    ip("add") && ip("delete")
+}
+
+#[test]
+fn every_row_can_be_measured() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("figures.json");
+    let mut rows = ROWS.to_vec();
+    if !has_namespaces() {
+        println!("air is left out: no network namespaces can be made here");
+        rows.retain(|row| *row != "air");
+    }
+    let path = json.display().to_string();
+    let mut arguments = rows.clone();
+    arguments.extend(["--rounds", "1", "--sessions", "50", "--image-kib", "32"]);
+    arguments.extend(["--json", &path]);
+    let (code, printed, said) = compare(&arguments);
+    assert_eq!(code, Some(0), "{printed}\n{said}");
+    assert!(printed.contains("congestion control"), "{printed}");
+    let written = read(&json);
+    assert_eq!(written["sessions"], 50);
+    assert!(
+        written["user_bytes_per_idle_session"].is_number(),
+        "{written:#}"
+    );
+    for row in rows {
+        let row = &written["rows"][row];
+        let figures = row["figures"].as_array().expect("figures");
+        assert!(!figures.is_empty(), "{written:#}");
+        for figure in figures {
+            assert!(figure["median"]["value"].is_number(), "{figure:#}");
+        }
+        let goals = row["goals"].as_array().expect("goals");
+        assert!(!goals.is_empty(), "{written:#}");
+        for goal in goals {
+            let what = goal["what"].as_str().expect("what a goal asks");
+            assert!(printed.contains(what), "{what} is not in {printed}");
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_not_there_is_refused_with_those_that_are() {
+    let (code, _, said) = compare(&["speed"]);
+    assert_eq!(code, Some(2), "{said}");
+    for row in ROWS {
+        assert!(said.contains(row), "{said}");
+    }
+}
+
+fn read(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).expect("the figures were written");
+    serde_json::from_str(&text).expect("they are JSON")
+}
