@@ -202,6 +202,8 @@ async fn peer(
     pids: Vec<u32>,
     clients: &mut Clients,
 ) -> Result<(), Error> {
+    // It has done what a start brings with it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let none = user_bytes(&pids)? as f64;
     let idle_without = idle_time(setup, pids.clone()).await?;
     let opening = async {
