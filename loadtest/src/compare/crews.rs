@@ -154,6 +154,7 @@ impl Company<'_> {
                 key: hex(&device.key),
                 source: source(first + number),
                 link: 0,
+                deaf_after: None,
                 // Not all in one moment, and no rows are about dialing here.
                 on_at_ms: (first + number) as u64 / 4,
             })
@@ -175,6 +176,7 @@ impl Company<'_> {
                 restart_ms: 3_600_000,
             },
             boards,
+            gangs: Vec::new(),
             tick_ms: TICK_MS,
         }
     }
