@@ -5,7 +5,7 @@ use super::parking;
 use super::place::Place;
 use super::registry::Handle;
 use super::run::Running;
-use super::{Gateway, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, clock};
+use super::{Gateway, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, STOP_MS, clock};
 use crate::admin::RefusedFor;
 use crate::link::Rejected;
 use crate::store::KeyRecord;
@@ -19,6 +19,7 @@ use dialhome_proto::link::{
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +32,9 @@ const BACKLOG: u32 = 4_096;
 const USER_TIMEOUT_MS: u32 = 120_000;
 /// Time until another connection is asked for after the system gave none.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Open files that connections of boards leave to everything else, where the limit is not below four times as many.
+const FILES_KEPT: u64 = 64;
 
 /// Listens for boards; an IPv6 wildcard address takes IPv4 too.
 ///
@@ -72,11 +76,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
             accepted = listener.accept(), if !resting => match accepted {
                 Ok((stream, peer)) => accept(&gateway, &tasks, stream, peer),
                 Err(error) => {
-                    gateway.registry.accept_faults.add(&error);
-                    if accept_faults::no_files(&error) {
-                        // Somebody who connects and says nothing keeps a file from a board that speaks.
-                        gateway.registry.places.make_room();
-                    }
+                    not_accepted(&gateway, &error);
                     resting = true;
                     again.as_mut().reset(tokio::time::Instant::now() + ACCEPT_AGAIN);
                 }
@@ -86,7 +86,7 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
     }
     drop(listener);
     crate::admin::Live::close_all(&*gateway.registry, CloseCode::STOPPING);
-    let _ = tokio::time::timeout(Duration::from_secs(10), async {
+    let _ = tokio::time::timeout(Duration::from_millis(STOP_MS), async {
         // Parked sessions are told as well; each is a task again while it says Close.
         while !gateway.registry.is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -99,7 +99,29 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
     rates.abort();
 }
 
+/// Counts and says that a connection could not be had, and makes room where files are short.
+fn not_accepted(gateway: &Gateway, error: &io::Error) {
+    gateway.registry.accept_faults.add(error);
+    if accept_faults::no_files(error) {
+        // Somebody who connects and says nothing keeps a file from a board that speaks.
+        gateway.registry.places.make_room();
+    }
+}
+
+/// Whether the connection has one of the last files that this process may open: those are
+/// the operator's, the store's and the images'. The system gives the lowest number that is free.
+fn has_last_file(stream: &TcpStream) -> bool {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let number = u64::try_from(stream.as_raw_fd()).unwrap_or(0);
+    limit.is_some_and(|limit| number >= limit - FILES_KEPT.min(limit / 4))
+}
+
 fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
+    if has_last_file(&stream) {
+        not_accepted(gateway, &rustix::io::Errno::MFILE.into());
+        gateway.registry.count_refused(RefusedFor::Busy);
+        return refuse_now(&stream, code::Refusal::BUSY);
+    }
     let mut place = match gateway.registry.places.take(peer.ip()) {
         Ok(place) => place,
         Err(reason) => {

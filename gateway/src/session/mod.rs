@@ -39,6 +39,13 @@ pub const SILENT_GRACE_MS: u64 = 5_000;
 pub const RETRY_AFTER_S: std::ops::RangeInclusive<u16> = 15..=75;
 /// Handshakes of one device within a minute that are answered at once; more wait a second each.
 pub const HANDSHAKES_PER_MINUTE: u32 = 12;
+/// Boards that are told to come back in a second, when the gateway stops and closes all sessions:
+/// a twentieth of what one core takes, so that they find a gateway that has time for them.
+pub const RECONNECTS_PER_S: u64 = 500;
+/// Time until the first of them comes back, in seconds: a restart takes about that long.
+pub const RECONNECT_FIRST_S: u32 = 2;
+/// Time for all sessions to be closed when the gateway stops, in milliseconds.
+pub const STOP_MS: u64 = 10_000;
 /// Sealed bytes that wait to be written, per session that delivers, in bytes.
 pub const BATCH_MAX: usize = 128 * 1024;
 /// Time that a session's written bytes may stand still before it counts as lost, in milliseconds.

@@ -1,19 +1,20 @@
 //! Which device has which session, and how to reach it.
 
 use super::accept_faults::AcceptFaults;
-use super::clock;
 use super::limits::Limits;
 use super::place::Places;
 use super::rates::Rates;
 use super::turns::Turns;
+use super::{RECONNECT_FIRST_S, RECONNECTS_PER_S, clock};
 use crate::admin::{Live, LiveCounts, Presence, RefusedFor, TurnCounts};
 use crate::store::DeviceId;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 use dialhome_proto::code::CloseCode;
+use dialhome_proto::limits::RECONNECT_S_MAX;
 use jiff::Timestamp;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
@@ -178,6 +179,8 @@ pub struct Registry {
     pub(super) turns: Arc<Turns>,
     pub(super) rates: Arc<Rates>,
     pub(super) transfers: AtomicU64,
+    /// Seconds over which all boards come back, once all were told to.
+    spread_s: AtomicU32,
 }
 
 impl Registry {
@@ -193,6 +196,7 @@ impl Registry {
             turns: Arc::new(Turns::new(limits)),
             rates: Arc::new(Rates::new(&limits)),
             transfers: AtomicU64::new(0),
+            spread_s: AtomicU32::new(0),
         }
     }
 
@@ -230,6 +234,13 @@ impl Registry {
         }
     }
 
+    /// When a board that is told to come back does so, in seconds: each at another time, so
+    /// that they are [`RECONNECTS_PER_S`] in a second, with its own jitter on top.
+    pub(super) fn back_after_s(&self) -> u32 {
+        let spread = self.spread_s.load(Ordering::Relaxed);
+        RECONNECT_FIRST_S + rand::random_range(0..=spread)
+    }
+
     /// Counts a connection that got no session.
     pub(super) fn count_refused(&self, reason: RefusedFor) {
         self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
@@ -262,6 +273,12 @@ impl Registry {
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
     }
+}
+
+/// Seconds that so many boards take to come back.
+fn spread_s(boards: u64) -> u32 {
+    let spread = boards.div_ceil(RECONNECTS_PER_S);
+    u32::try_from(spread).map_or(RECONNECT_S_MAX, |spread| spread.min(RECONNECT_S_MAX / 2))
 }
 
 /// Counts one more within the running period of the device.
@@ -338,6 +355,34 @@ impl Live for Registry {
     }
 
     fn close_all(&self, code: CloseCode) {
+        let spread = spread_s(self.sessions.len() as u64);
+        self.spread_s.store(spread, Ordering::Relaxed);
         self.sessions.iter().for_each(|handle| handle.close(code));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_boards_come_back_spread_over_the_time_that_the_gateway_needs_for_them() {
+        assert_eq!(spread_s(0), 0);
+        assert_eq!(spread_s(3), 1);
+        assert_eq!(spread_s(19_000), 38);
+        assert!(spread_s(u64::MAX) <= RECONNECT_S_MAX);
+        let registry = Registry::new(Limits::default());
+        assert_eq!(registry.back_after_s(), RECONNECT_FIRST_S);
+        registry.spread_s.store(38, Ordering::Relaxed);
+        let mut seen = [0; 41];
+        for _ in 0..19_000 {
+            seen[registry.back_after_s() as usize] += 1;
+        }
+        assert_eq!(seen[..2], [0, 0]);
+        // 487 in each second on average, and none stands out.
+        assert!(
+            seen[2..].iter().all(|count| (300..700).contains(count)),
+            "{seen:?}"
+        );
     }
 }

@@ -499,9 +499,10 @@ impl Running {
     /// Says Close, where the board can still be told.
     async fn close(&mut self, code: CloseCode) {
         let reconnect_after_s = match code {
-            CloseCode::STOPPING => 2,
+            CloseCode::STOPPING => self.gateway.registry.back_after_s(),
             CloseCode::REMOVED => 3600,
-            CloseCode::INTERNAL => 60,
+            // A store that fails, fails for all of them.
+            CloseCode::INTERNAL => rand::random_range(60..=120),
             _ => 0,
         };
         // Whole records only: a half-written one must be finished before the Close.
