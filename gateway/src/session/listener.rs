@@ -120,13 +120,21 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
     if has_last_file(&stream) {
         not_accepted(gateway, &rustix::io::Errno::MFILE.into());
         gateway.registry.count_refused(RefusedFor::Busy);
-        return refuse_now(&stream, code::Refusal::BUSY);
+        return refuse_now(
+            &stream,
+            code::Refusal::BUSY,
+            gateway.registry.busy_retry_s(),
+        );
     }
     let mut place = match gateway.registry.places.take(peer.ip()) {
         Ok(place) => place,
         Err(reason) => {
             gateway.registry.count_refused(reason);
-            return refuse_now(&stream, code::Refusal::BUSY);
+            return refuse_now(
+                &stream,
+                code::Refusal::BUSY,
+                gateway.registry.busy_retry_s(),
+            );
         }
     };
     let gateway = Arc::clone(gateway);
@@ -223,13 +231,12 @@ fn reject(stream: &TcpStream, preamble: &Preamble, rejected: Rejected) -> Refuse
 }
 
 fn refuse(stream: &TcpStream, code: code::Refusal, reason: RefusedFor) -> RefusedFor {
-    refuse_now(stream, code);
+    refuse_now(stream, code, rand::random_range(RETRY_AFTER_S));
     reason
 }
 
 /// Refuses without waiting for anything: the five bytes always fit a new connection's buffer.
-fn refuse_now(stream: &TcpStream, code: code::Refusal) {
-    let retry_after_s = rand::random_range(RETRY_AFTER_S);
+fn refuse_now(stream: &TcpStream, code: code::Refusal, retry_after_s: u16) {
     let _ = stream.try_write(&Refusal::new(code, retry_after_s).encode());
     let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
     // What has arrived is read away: a reset for it could overtake the refusal.

@@ -34,8 +34,8 @@ pub const HANDSHAKES_MAX: usize = 2_048;
 pub const HANDSHAKES_OF_NETWORK_MAX: usize = 512;
 /// Time that a peer may owe bytes before its place goes to another that wants it, in milliseconds.
 pub const SILENT_GRACE_MS: u64 = 5_000;
-/// What a board that was refused is told to wait, in seconds: a number drawn from these, so that
-/// those who were refused together do not come back together.
+/// What a board that was refused for another reason than `busy` is told to wait, in seconds: a
+/// number drawn from these, so that those who were refused together do not come back together.
 pub const RETRY_AFTER_S: std::ops::RangeInclusive<u16> = 15..=75;
 /// Handshakes of one device within a minute that are answered at once; more wait a second each.
 pub const HANDSHAKES_PER_MINUTE: u32 = 12;

@@ -24,6 +24,9 @@ use tokio::sync::mpsc::UnboundedSender;
 /// called a duplicate identity.
 const TAKEOVERS_PER_HOUR: u32 = 3;
 
+/// Seconds over which boards that were refused as `busy` come back, at least and at most.
+const BUSY_SPREAD_S: (u32, u32) = (8, 600);
+
 /// The way to a session's task.
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -181,6 +184,8 @@ pub struct Registry {
     pub(super) transfers: AtomicU64,
     /// Seconds over which all boards come back, once all were told to.
     spread_s: AtomicU32,
+    /// Connections refused as `busy` within the running minute.
+    crowd: Mutex<Option<(Instant, u64)>>,
 }
 
 impl Registry {
@@ -197,6 +202,7 @@ impl Registry {
             rates: Arc::new(Rates::new(&limits)),
             transfers: AtomicU64::new(0),
             spread_s: AtomicU32::new(0),
+            crowd: Mutex::default(),
         }
     }
 
@@ -239,6 +245,21 @@ impl Registry {
     pub(super) fn back_after_s(&self) -> u32 {
         let spread = self.spread_s.load(Ordering::Relaxed);
         RECONNECT_FIRST_S + rand::random_range(0..=spread)
+    }
+
+    /// When one more that is refused as `busy` comes back, in seconds: all that were refused within the
+    /// last minute do so over as long as the gateway takes for them, and a few within ten seconds.
+    pub(super) fn busy_retry_s(&self) -> u16 {
+        let now = Instant::now();
+        let mut crowd = self.crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, before) = crowd.unwrap_or((now, 0));
+        let fresh = now.duration_since(since) < Duration::from_secs(60);
+        let (since, count) = if fresh { (since, before + 1) } else { (now, 1) };
+        *crowd = Some((since, count));
+        drop(crowd);
+        let spread = spread_s(count).clamp(BUSY_SPREAD_S.0, BUSY_SPREAD_S.1);
+        let after = RECONNECT_FIRST_S + rand::random_range(0..=spread);
+        u16::try_from(after).unwrap_or(u16::MAX)
     }
 
     /// Counts a connection that got no session.
@@ -364,6 +385,23 @@ impl Live for Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_refused_in_a_crowd_comes_back_over_a_time_that_grows_with_it() {
+        let registry = Registry::new(Limits::default());
+        let first: Vec<u16> = (0..100).map(|_| registry.busy_retry_s()).collect();
+        assert!(
+            first.iter().all(|after| (2..=10).contains(after)),
+            "{first:?}"
+        );
+        let mut seen = [0; 42];
+        for _ in 0..19_000 {
+            seen[usize::from(registry.busy_retry_s())] += 1;
+        }
+        // Those who came first return sooner, but never all at once.
+        assert!(seen.iter().all(|count| *count < 2_000), "{seen:?}");
+        assert!(seen[30] > 0, "{seen:?}");
+    }
 
     #[test]
     fn all_boards_come_back_spread_over_the_time_that_the_gateway_needs_for_them() {

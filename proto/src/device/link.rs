@@ -179,6 +179,18 @@ mod tests {
     }
 
     #[test]
+    fn boards_that_are_told_the_same_add_a_wait_of_their_own() {
+        let mut waits = [0; 100];
+        for (seed, wait) in (0..).zip(&mut waits) {
+            *wait = Backoff::new(1000, 900_000, seed).after_close(CloseCode::STOPPING, 30);
+        }
+        waits.sort_unstable();
+        assert!(waits.iter().all(|wait| (30_000..=31_000).contains(wait)));
+        let different = waits.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(different > 80, "{different}");
+    }
+
+    #[test]
     fn what_a_gateway_tells_is_clamped_to_a_day() {
         let mut backoff = Backoff::new(20, 1000, 1);
         assert!(backoff.after_close(CloseCode::STOPPING, u32::MAX) <= 86_400_000 + 1000);

@@ -4,7 +4,7 @@ use dialhome_proto::code::{DigestFrom, Phase, Reason, SelfTest, Statement};
 use dialhome_proto::frame::{
     Accept, Ack, Claim, Decline, Defer, DeviceFrame, Nack, Progress, Report, Trial,
 };
-use dialhome_proto::gateway::{Command, Counters, Delivery, Plan};
+use dialhome_proto::gateway::{Awaits, Command, Counters, Delivery, Plan};
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::time::Millis;
 
@@ -355,6 +355,62 @@ fn events() -> Vec<(&'static str, Event)> {
             }),
         ),
     ]
+}
+
+#[test]
+fn a_delivery_that_waits_for_its_turn_offers_and_sends_nothing_and_nothing_is_due_from_the_board() {
+    let mut delivery = at("Asking, held");
+    delivery.wait(true, NOW);
+    assert!(!delivery.wants_place(), "it is held");
+    delivery.hold(false, NOW);
+    assert!(delivery.wants_place());
+    assert_eq!(drain(&mut delivery), [""; 0]);
+    assert_eq!(
+        (delivery.awaits(), delivery.deadline()),
+        (Awaits::Turn, None)
+    );
+    delivery.wait(false, NOW);
+    assert!(drain(&mut delivery).contains(&"Offer".to_owned()));
+
+    // With a part of the window sent, and the rest to come.
+    let mut delivery = at("Transferring, shut");
+    feed(&mut delivery, &ack(1024, SIZE));
+    assert!(delivery.deadline().is_some() && delivery.wants_place());
+    let due = delivery.deadline();
+    let mut waiting = at("Transferring, shut");
+    waiting.wait(true, NOW);
+    let window = waiting.handle_frame(&ack(1024, SIZE), NOW);
+    assert_eq!(window, Ok(()));
+    assert!(matches!(
+        waiting.poll_command(NOW),
+        Some(Command::Record(_))
+    ));
+    waiting.recorded();
+    assert!(waiting.next_chunk() > 0);
+    assert_eq!(
+        (waiting.poll_command(NOW), waiting.deadline()),
+        (None, None)
+    );
+    let later = NOW.after(600_000);
+    assert_eq!(waiting.handle_timeout(later), Ok(()));
+    waiting.wait(false, later);
+    assert!(matches!(
+        waiting.poll_command(later),
+        Some(Command::SendChunk(_))
+    ));
+    assert!(waiting.deadline() > due, "its time starts afresh");
+
+    // Past its last byte, deferred or canceled it takes no place.
+    for state in [
+        "Verifying",
+        "Deferred",
+        "Trial",
+        "Confirming",
+        "Canceling",
+        "Ended",
+    ] {
+        assert!(!at(state).wants_place(), "{state}");
+    }
 }
 
 pub(crate) fn frame_table() -> String {
