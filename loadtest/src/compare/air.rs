@@ -198,6 +198,8 @@ impl Own {
         let config = folder.join(format!("{}.toml", device.id));
         write_config(&config, device, &self.data.site.trusted(), case)
             .map_err(|error| Error::of(&config.display().to_string(), &error))?;
+        // The gateway closes an admin connection that was silent for 30 s.
+        self.admin = self.gateway.admin().await?;
         let before = link.crossed()?;
         let agent = program(&self.agent, Some(&link.board))
             .arg("--config")

@@ -116,6 +116,7 @@ async fn dialhome(
     };
     let (whole, until_acknowledged) =
         processor_time(vec![running.gateway.id()], delivering).await?;
+    running.renew().await?;
     let states = running.admin.status().await?["updates"].clone();
     let done: u64 = ["verifying", "staged", "activating"]
         .iter()

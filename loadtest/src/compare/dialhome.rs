@@ -66,8 +66,15 @@ impl Dialhome {
 }
 
 impl Running {
+    /// The admin socket anew: the gateway closes a connection that was silent for 30 s.
+    pub(super) async fn renew(&mut self) -> Result<(), Error> {
+        self.admin = self.gateway.admin().await?;
+        Ok(())
+    }
+
     /// Waits until so many sessions are open.
     pub(super) async fn sessions(&mut self, count: usize) -> Result<(), Error> {
+        self.renew().await?;
         let until = Instant::now() + PATIENCE;
         loop {
             let open = self.admin.status().await?["sessions"].as_u64();

@@ -126,6 +126,7 @@ struct Seen {
 }
 
 async fn watch(setup: &Setup, running: &mut Running, settle_s: usize) -> Result<Seen, Error> {
+    running.renew().await?;
     for _ in 0..if setup.is_small() { 1 } else { settle_s } {
         running.admin.status().await?;
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -115,7 +115,10 @@ async fn dialhome(
     round: usize,
     figures: &mut Figures,
 ) -> Result<(), Error> {
-    let mut running = own.start(setup, &[]).await?;
+    let limits = ["--transfers-max", "--network-transfers"]
+        .map(|limit| [limit.to_owned(), (2 * DOWNLOADS).to_string()])
+        .concat();
+    let mut running = own.start(setup, &limits).await?;
     let mut idle = own.seats();
     idle.truncate(setup.sessions);
     let roll = Roll {
