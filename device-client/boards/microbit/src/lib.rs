@@ -8,6 +8,7 @@ pub mod storage;
 
 use cortex_m_rt::exception;
 use dialhome_board::console;
+use dialhome_board_runtime as _;
 use dialhome_microbit_chip::{clock, uart};
 
 #[exception]

@@ -5,11 +5,43 @@
 pub mod whole;
 
 use core::ptr;
+use dialhome_board_runtime as _;
 use dialhome_device::boot::{Activation, Boot, BootError, Restart, Running};
 use dialhome_device::rng::Rng;
 use dialhome_device::transport::{LinkFacts, Transport};
 use dialhome_proto::code::{BootReason, SelfTest};
+use dialhome_proto::device::{ComponentConfig, Config};
 use embedded_storage::nor_flash::{ErrorType, NorFlash, NorFlashErrorKind, ReadNorFlash};
+
+/// The one component, on flash like a SAMD21's.
+pub const COMPONENT: ComponentConfig = ComponentConfig {
+    component: 0,
+    slot_size: 120 * 1024,
+    write_unit: 64,
+    erase_unit: 256,
+    window: 4096,
+    commit_ms: 2000,
+    claim_every: 8192,
+};
+
+/// The configuration of the client in every program here.
+#[must_use]
+pub const fn config(components: &'static [ComponentConfig]) -> Config<'static> {
+    Config {
+        device: "board-1",
+        product: "size",
+        hardware: 1,
+        client: "size",
+        receive_buffer: 0,
+        tasks: 0,
+        ping_s: 240,
+        ping_s_min: 60,
+        wake_s: 0,
+        backoff_ms: (1000, 900_000),
+        gateways: 0,
+        components,
+    }
+}
 
 /// A word that the compiler knows nothing about.
 #[must_use]

@@ -1,6 +1,6 @@
 //! The client over [`Opaque`], in static memory.
 
-use super::{Opaque, sink, word};
+use super::{COMPONENT, Opaque, config, sink, word};
 use core::mem::MaybeUninit;
 use core::ptr;
 use dialhome_device::client::{Client, Parts, Provision};
@@ -22,15 +22,7 @@ const JOURNAL: JournalLayout = JournalLayout::least(256, JournalLayout::granule(
 /// The board's static memory: the client and nothing else.
 static mut CLIENT: MaybeUninit<Whole> = MaybeUninit::uninit();
 
-static COMPONENTS: [ComponentConfig; 1] = [ComponentConfig {
-    component: 0,
-    slot_size: 120 * 1024,
-    write_unit: 64,
-    erase_unit: 256,
-    window: 4096,
-    commit_ms: 2000,
-    claim_every: 8192,
-}];
+static COMPONENTS: [ComponentConfig; 1] = [COMPONENT];
 
 static KEY: DeviceKey = DeviceKey::new([0x42; 32]);
 static SEED: [u8; 32] = [0x24; 32];
@@ -42,20 +34,7 @@ static TRUST: TrustSet = TrustSet {
     minimums: Vec::new(),
 };
 
-static CONFIG: Config<'static> = Config {
-    device: "board-1",
-    product: "size",
-    hardware: 1,
-    client: "size",
-    receive_buffer: 0,
-    tasks: 0,
-    ping_s: 240,
-    ping_s_min: 60,
-    wake_s: 0,
-    backoff_ms: (1000, 900_000),
-    gateways: 0,
-    components: &COMPONENTS,
-};
+static CONFIG: Config<'static> = config(&COMPONENTS);
 
 static PROVISION: Provision<'static> = Provision {
     key: &KEY,

@@ -9,6 +9,7 @@ mod forward;
 use core::panic::PanicInfo;
 
 use cortex_m::peripheral::SCB;
+use dialhome_board_runtime as _;
 use dialhome_device::nor::{BootStage, Decision};
 use dialhome_microbit_chip::flash::Flash;
 use dialhome_microbit_chip::layout::BOOT;

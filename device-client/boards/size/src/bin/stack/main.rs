@@ -7,13 +7,15 @@
 mod depth;
 mod gateway;
 mod parts;
+mod runtime;
 
 use core::cell::RefCell;
 use cortex_m_rt::entry;
 use depth::measure;
 use dialhome_board::console;
+use dialhome_board_size::{COMPONENT, config};
 use dialhome_device::client::{Client, Parts, Provision};
-use dialhome_proto::device::{ComponentConfig, Config};
+use dialhome_proto::device::ComponentConfig;
 use dialhome_proto::link::DeviceKey;
 use dialhome_proto::time::Millis;
 use dialhome_proto::trust::TrustSet;
@@ -36,34 +38,17 @@ static TRUST: TrustSet = TrustSet {
 };
 
 static COMPONENTS: [ComponentConfig; 1] = [ComponentConfig {
-    component: 0,
     slot_size: 16 * 1024,
-    write_unit: 64,
-    erase_unit: 256,
-    window: 4096,
-    commit_ms: 2000,
     claim_every: 2048,
+    ..COMPONENT
 }];
-
-fn config() -> Config<'static> {
-    Config {
-        device: "board-1",
-        product: "size",
-        hardware: 1,
-        client: "size",
-        receive_buffer: 0,
-        tasks: 0,
-        ping_s: 240,
-        ping_s_min: 60,
-        wake_s: 0,
-        backoff_ms: (1000, 900_000),
-        gateways: 0,
-        components: &COMPONENTS,
-    }
-}
 
 #[entry]
 fn main() -> ! {
+    if !runtime::is_right() {
+        console::line("boards/runtime copies, clears or divides wrong");
+        console::exit(1);
+    }
     let board = RefCell::new(Board::new());
     let mut gateway = Gateway::new(&KEY);
     let mut peak = 0;
@@ -83,8 +68,9 @@ fn main() -> ! {
             boot: part,
             rng: part,
         };
-        let (mut client, used) =
-            measure(|| Client::<_, _, _, _, _, RX>::start(config(), provision, parts, Millis(now)));
+        let (mut client, used) = measure(|| {
+            Client::<_, _, _, _, _, RX>::start(config(&COMPONENTS), provision, parts, Millis(now))
+        });
         report("start", "", used, &mut peak);
         let mut polls = 0;
         loop {
