@@ -2,9 +2,11 @@
 
 use core::fmt;
 use dialhome_proto::{
-    code::{BootReason, DigestFrom, Reason, Revert, SelfTest},
+    code::{BootReason, Reason, SelfTest},
     id::{Digest, UpdateId},
 };
+
+pub use dialhome_proto::device::RunningImage as Running;
 
 /// Which image runs, and the way from one to the next.
 ///
@@ -99,46 +101,6 @@ pub trait Boot {
     fn detail(&self) -> &str {
         ""
     }
-}
-
-/// What runs of one component (Hello, spec/frames.md section 3).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Running {
-    /// SHA-256 of the running image; zeros where `digest_from` is unknown.
-    pub digest: Digest,
-    /// How the digest is known.
-    pub digest_from: DigestFrom,
-    /// Why it was started.
-    pub boot_reason: BootReason,
-    /// Who puts the old image back if the next one is bad (spec/protocol.md section 9.4).
-    pub revert: Revert,
-    /// Version that the image itself knows, at most 32 bytes; empty: unknown. The
-    /// journal's manifest goes first where it names this digest.
-    pub version: &'static str,
-    /// Counter that the image itself knows; 0: unknown. As `version`.
-    pub counter: u64,
-    /// An `activate` or a `revert` was cut before its end, or failed half-way: `digest`
-    /// is then unknown, and the client repeats the call.
-    pub unfinished: bool,
-    /// The boot side holds this component's trial open: `revert` would bring an older
-    /// image back, or a bootloader goes back by itself unless `confirm` is called. Where
-    /// the journal knows of no trial (its cell was lost) the client calls `revert` at its
-    /// start, and never takes the image for confirmed.
-    pub on_trial: bool,
-}
-
-impl Running {
-    /// Nothing is known.
-    pub const UNKNOWN: Self = Self {
-        digest: Digest([0; 32]),
-        digest_from: DigestFrom::UNKNOWN,
-        boot_reason: BootReason::UNKNOWN,
-        revert: Revert::NONE,
-        version: "",
-        counter: 0,
-        unfinished: false,
-        on_trial: false,
-    };
 }
 
 /// The image that `activate` is to start.

@@ -12,10 +12,10 @@ use crate::rng::Rng;
 use crate::slot::{Slot, SlotError};
 use crate::transport::Transport;
 use dialhome_proto::clipped;
-use dialhome_proto::code::{BootReason, ByeReason, DigestFrom, Reason, SelfTest};
+use dialhome_proto::code::{BootReason, ByeReason, Reason, SelfTest};
 use dialhome_proto::device::{
     BootAction, CELL_LEN, COMPONENTS, Cell, Cells, ComponentConfig, Config, DialFault, FRAME_MAX,
-    GatewayList, KeyUse, Keys, LinkState, Machine, RunningImage, Work,
+    GATEWAY_LISTS, GatewayList, KeyUse, Keys, LinkState, Machine, ROTATION, Work,
 };
 use dialhome_proto::limits::{BOARD_RECORD_MAX, HANDSHAKE_MS, NETWORK_MAX, RECORD_HEADER, TAG};
 use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records, record_len};
@@ -125,6 +125,7 @@ where
     /// Cells that the journal cannot read count as empty: an image on its way starts over;
     /// and where keys, trust or floors are lost the board dials with its provisioned key
     /// and refuses every update.
+    #[inline(never)]
     pub fn start(
         mut config: Config<'c>,
         provision: Provision<'c>,
@@ -141,12 +142,10 @@ where
             trust: provision.trust.cloned(),
             ..Cells::default()
         };
-        for _ in config.components.iter().take(COMPONENTS) {
-            let _ = cells.images.push(Default::default());
-        }
+        cells.make_room(config.components.len());
         let mut buffer = [0; CELL_LEN];
         let mut identity_lost = false;
-        for cell in Cell::ALL {
+        for cell in Cell::ALL.into_iter().filter(|cell| cell.is_used()) {
             let loaded = match parts.journal.load(cell.number(), &mut buffer) {
                 Ok(None) => true,
                 Ok(Some(len)) => buffer
@@ -300,6 +299,7 @@ where
                 let plaintext = plaintext(&self.rx);
                 self.machine.check_manifest(plaintext, &mut Ed25519, now);
             }
+            Work::CheckGateways if !GATEWAY_LISTS => {}
             Work::CheckGateways => {
                 let plaintext = plaintext(&self.rx);
                 self.machine.check_gateways(plaintext, &mut Ed25519);
@@ -331,6 +331,7 @@ where
         let mut buffer = [0; CELL_LEN];
         let gateway = match list {
             GatewayList::Provisioned => self.gateways.get(usize::from(place)).copied(),
+            GatewayList::Stored if !GATEWAY_LISTS => None,
             GatewayList::Stored => {
                 let loaded = self
                     .parts
@@ -634,9 +635,9 @@ where
                 Err(BootError::Storage)
             }
             BootAction::Look => {
-                let size = Some(image.size);
-                let found = boot.running(component, size).unwrap_or(Running::UNKNOWN);
-                self.machine.looked(convert(&found), now);
+                let mut found = Running::UNKNOWN;
+                ask(boot, component, Some(image.size), &mut found);
+                self.machine.looked(found, now);
                 return;
             }
         };
@@ -673,6 +674,14 @@ const READ_LEN: usize = if cfg!(feature = "agent") {
     256
 };
 
+/// Asks what runs; what was found before stays where that cannot be told.
+#[inline(never)]
+fn ask(boot: &mut impl Boot, component: u8, size: Option<u32>, found: &mut Running) {
+    if let Ok(running) = boot.running(component, size) {
+        *found = running;
+    }
+}
+
 /// What a dial without an answer means.
 const fn no_answer(link_up: bool) -> DialFault {
     if link_up {
@@ -697,6 +706,7 @@ fn key_in_force(cells: &Cells, provisioned: &DeviceKey, which: KeyUse) -> Device
         KeyUse::Current => current.as_ref(),
         KeyUse::Provisioned => None,
     };
+    let stored = stored.filter(|_| ROTATION);
     DeviceKey::new(*stored.unwrap_or(provisioned.bytes()))
 }
 
@@ -705,61 +715,39 @@ fn running<B: Boot>(
     boot: &mut B,
     components: &[ComponentConfig],
     cells: &Cells,
-) -> (Vec<RunningImage, COMPONENTS>, bool) {
+) -> (Vec<Running, COMPONENTS>, bool) {
     let mut all = Vec::new();
     let mut restart = false;
     for (place, config) in components.iter().enumerate() {
         let trial = cells
             .tried()
             .filter(|(image, _)| image.component == config.component);
-        let size = trial
-            .map(|(image, _)| image.size)
-            .or_else(|| Machine::known_size(cells, place));
-        let ask = |boot: &mut B| {
-            let found = boot
-                .running(config.component, size)
-                .unwrap_or(Running::UNKNOWN);
-            match trial {
-                // Another image runs than the one on trial, and may have another size.
-                Some((image, _)) if found.digest != image.sha256 => boot
-                    .running(config.component, Machine::known_size(cells, place))
-                    .unwrap_or(found),
-                _ => found,
-            }
-        };
-        let mut found = ask(boot);
-        // An image on trial of which the journal knows nothing: nobody could say any more
-        // of which update it is, or judge it. A return of which nobody knows is forgotten, or
-        // the next update would take it for its own.
+        let known = Machine::known_size(cells, place);
+        let size = trial.map(|(image, _)| image.size).or(known);
+        let mut found = Running::UNKNOWN;
+        ask(boot, config.component, size, &mut found);
         let returned = found.boot_reason == BootReason::REVERT;
-        if trial.is_none() && (found.on_trial || found.unfinished || returned) {
-            let reverted = boot.revert(config.component);
-            // A board that says so again right after it went back would restart for ever.
-            restart |= reverted == Ok(Restart::Needed) && found.boot_reason != BootReason::REVERT;
-            found = ask(boot);
+        match trial {
+            // Another image runs than the one on trial, and may have another size.
+            Some((image, _)) if found.digest != image.sha256 && known != size => {
+                ask(boot, config.component, known, &mut found);
+            }
+            // An image on trial of which the journal knows nothing: nobody could say any more
+            // of which update it is, or judge it. A return of which nobody knows is forgotten,
+            // or the next update would take it for its own.
+            None if found.on_trial || found.unfinished || returned => {
+                let reverted = boot.revert(config.component);
+                // A board that says so again right after it went back would restart for ever.
+                restart |= reverted == Ok(Restart::Needed) && !returned;
+                found = Running::UNKNOWN;
+                ask(boot, config.component, size, &mut found);
+            }
+            _ => {}
         }
-        if all.push(convert(&found)).is_err() {
+        if all.push(found).is_err() {
             break;
         }
     }
     let restarting = restart && boot.restart(BootReason::REVERT).is_ok();
     (all, restarting)
-}
-
-fn convert(found: &Running) -> RunningImage {
-    let known = found.digest_from != DigestFrom::UNKNOWN;
-    RunningImage {
-        digest: if known {
-            found.digest
-        } else {
-            Running::UNKNOWN.digest
-        },
-        digest_from: found.digest_from,
-        boot_reason: found.boot_reason,
-        revert: found.revert,
-        version: found.version,
-        counter: found.counter,
-        unfinished: found.unfinished,
-        on_trial: found.on_trial,
-    }
 }

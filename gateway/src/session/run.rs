@@ -307,6 +307,9 @@ impl Running {
             .handle_frame(frame, now)
             .map_err(|fault| End::Closed(fault.0))?;
         self.handle.heard(self.session.ping_s());
+        if let DeviceFrame::Unsupported(Unsupported { number }) = frame {
+            tracing::warn!(device = %self.key.device, number, "the board's firmware does not know a frame that it was sent");
+        }
         match (verdict, frame) {
             (Verdict::Greet, DeviceFrame::Hello(hello)) => Box::pin(self.greet(hello)).await,
             (Verdict::Pong(nonce), _) => self.send(&Pong { nonce }.into()),

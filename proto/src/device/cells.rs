@@ -3,11 +3,11 @@
 //! Each cell is stored whole and atomically; no two facts that must change together
 //! stand in two cells.
 
-use super::config::COMPONENTS;
+use super::config::{COMPONENTS, GATEWAY_LISTS, ROTATION};
 use super::outbox::Outbox;
 use crate::code::Reason;
 use crate::id::{Digest, UpdateId};
-use crate::limits::{STATEMENT_MAX, VERSION_MAX};
+use crate::limits::{STATEMENT_MAX, TRUST_SET_LEN, VERSION_MAX};
 use crate::manifest::Remembered;
 use crate::statement::GatewaysStatement;
 use crate::stored::{Stored, Way, load};
@@ -15,8 +15,12 @@ use crate::trust::TrustSet;
 use crate::wire::{Reader, Writer};
 use heapless::{String, Vec};
 
-/// Longest cell, in bytes: the gateways statement.
-pub const CELL_LEN: usize = STATEMENT_MAX;
+/// Longest cell, in bytes: the gateways statement, where it is one of this build's.
+pub const CELL_LEN: usize = if GATEWAY_LISTS {
+    STATEMENT_MAX
+} else {
+    TRUST_SET_LEN
+};
 
 /// A cell of the journal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -55,6 +59,16 @@ impl Cell {
         Self::Claim,
         Self::Trial,
     ];
+
+    /// Whether this build has a use for the cell; what an earlier image stored there stays.
+    #[must_use]
+    pub const fn is_used(self) -> bool {
+        match self {
+            Self::Keys | Self::Trust => ROTATION,
+            Self::Gateways => GATEWAY_LISTS,
+            _ => true,
+        }
+    }
 
     /// The cell's number in the journal; never used again for another.
     #[must_use]
@@ -216,11 +230,19 @@ pub struct Cells {
 }
 
 impl Cells {
+    /// Room for an image of each of so many components.
+    #[inline(never)]
+    pub fn make_room(&mut self, components: usize) {
+        while self.images.len() < components && self.images.push(ImageCell::default()).is_ok() {}
+    }
+
     /// Takes a cell as the journal returned it; false where the bytes are not one: the cell
     /// is empty then, the TrustSet as it was.
     #[inline(never)]
     pub fn load(&mut self, cell: Cell, bytes: &[u8]) -> bool {
         match cell {
+            Cell::Keys | Cell::Trust if !ROTATION => true,
+            Cell::Gateways if !GATEWAY_LISTS => true,
             Cell::Keys => load(&mut self.keys, bytes),
             Cell::Trust => {
                 let mut set = TrustSet::default();
@@ -295,6 +317,7 @@ impl Cells {
     pub(super) fn encode(&mut self, cell: Cell, out: &mut [u8; CELL_LEN]) -> Option<usize> {
         let mut way = Way::Store(Writer::new(out));
         match cell {
+            Cell::Keys | Cell::Trust if !ROTATION => return None,
             Cell::Keys => self.keys.pass(&mut way),
             Cell::Trust => self.trust.as_mut()?.pass(&mut way),
             Cell::Image(place) => self.images.get_mut(usize::from(place))?.pass(&mut way),

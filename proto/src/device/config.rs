@@ -13,6 +13,12 @@ pub const COMPONENTS: usize = if cfg!(feature = "several-components") {
     1
 };
 
+/// The board takes NewKey; without it it keeps the key that it was provisioned with.
+pub const ROTATION: bool = cfg!(feature = "rotation");
+
+/// The board takes SetGateways; without it it keeps the gateways that it was provisioned with.
+pub const GATEWAY_LISTS: bool = cfg!(feature = "gateway-lists");
+
 /// What the porter's program knows before it starts, constant while it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Config<'c> {
@@ -42,6 +48,16 @@ pub struct Config<'c> {
     pub components: &'c [ComponentConfig],
 }
 
+impl Config<'_> {
+    /// The place of a component in the configuration, by its number.
+    #[inline(never)]
+    pub(super) fn place(&self, component: u8) -> Option<u8> {
+        let mut all = self.components.iter();
+        all.position(|of| of.component == component)
+            .and_then(|place| u8::try_from(place).ok())
+    }
+}
+
 /// A component's storage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ComponentConfig {
@@ -61,25 +77,44 @@ pub struct ComponentConfig {
     pub claim_every: u32,
 }
 
-/// What runs of a component, as the boot side found it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What runs of one component, as the boot side found it (Hello, spec/frames.md section 3).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningImage {
-    /// Its digest.
+    /// SHA-256 of the running image; nothing where `digest_from` is unknown.
     pub digest: Digest,
-    /// How that is known.
+    /// How the digest is known.
     pub digest_from: DigestFrom,
     /// Why it was started.
     pub boot_reason: BootReason,
-    /// What can be done about the next image if that is bad.
+    /// Who puts the old image back if the next one is bad (spec/protocol.md section 9.4).
     pub revert: Revert,
-    /// Version that the image itself knows, at most 32 bytes; empty: unknown.
+    /// Version that the image itself knows, at most 32 bytes; empty: unknown. The
+    /// journal's manifest goes first where it names this digest.
     pub version: &'static str,
-    /// Counter that the image itself knows; 0: unknown.
+    /// Counter that the image itself knows; 0: unknown. As `version`.
     pub counter: u64,
-    /// An `activate` or `revert` was cut before its end, or failed half-way.
+    /// An `activate` or a `revert` was cut before its end, or failed half-way: `digest`
+    /// is then unknown, and the client repeats the call.
     pub unfinished: bool,
-    /// The boot side holds its trial open.
+    /// The boot side holds this component's trial open: `revert` would bring an older
+    /// image back, or a bootloader goes back by itself unless `confirm` is called. Where
+    /// the journal knows of no trial (its cell was lost) the client calls `revert` at its
+    /// start, and never takes the image for confirmed.
     pub on_trial: bool,
+}
+
+impl RunningImage {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self {
+        digest: Digest([0; 32]),
+        digest_from: DigestFrom::UNKNOWN,
+        boot_reason: BootReason::UNKNOWN,
+        revert: Revert::NONE,
+        version: "",
+        counter: 0,
+        unfinished: false,
+        on_trial: false,
+    };
 }
 
 /// What the shell knows about link and board, for Hello; it may change at any time.

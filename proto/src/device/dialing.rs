@@ -1,7 +1,8 @@
 //! Which key and which gateway the next dial uses, and keys that change
 //! (spec/states.md section 1.1, spec/protocol.md section 5.1).
 
-use super::cells::Cell;
+use super::cells::{Cell, Cells};
+use super::config::{GATEWAY_LISTS, ROTATION};
 use super::link::{GatewayList, KeyUse};
 use super::machine::Machine;
 use super::outbox::Said;
@@ -15,6 +16,10 @@ impl Machine<'_> {
     /// After a refused key the other one has its turn; without another, the longest wait.
     pub(super) fn turn_key(&mut self) {
         self.refusals = self.refusals.saturating_add(1);
+        if !ROTATION {
+            self.backoff.wait_longest();
+            return;
+        }
         let rotated = self.cells.keys.current.is_some();
         match (self.key, self.cells.keys.pending.is_some()) {
             (KeyUse::Current, _) if rotated && self.refusals >= REFUSALS_MAX => {
@@ -29,7 +34,7 @@ impl Machine<'_> {
     /// In order through the stored list, then once through the provisioned one, and over again.
     pub(super) fn next_gateway(&mut self) {
         let count = match self.list {
-            GatewayList::Stored => self.cells.gateways,
+            GatewayList::Stored => stored(&self.cells),
             GatewayList::Provisioned => self.config.gateways,
         };
         self.place = self.place.saturating_add(1);
@@ -38,7 +43,7 @@ impl Machine<'_> {
         }
         self.place = 0;
         self.list = match self.list {
-            GatewayList::Provisioned if self.cells.gateways > 0 => GatewayList::Stored,
+            GatewayList::Provisioned if stored(&self.cells) > 0 => GatewayList::Stored,
             _ => GatewayList::Provisioned,
         };
     }
@@ -63,6 +68,9 @@ impl Machine<'_> {
         let Some(said) = self.unstate(sequence) else {
             return;
         };
+        if !ROTATION {
+            return;
+        }
         if let (Said::KeyStored { .. }, Some(pending)) = (said, self.cells.keys.pending) {
             // Under another key it means that the gateway does not know the pending one.
             if self.key == KeyUse::Pending {
@@ -78,7 +86,7 @@ impl Machine<'_> {
     /// A pending key is stated until it is settled. Its entry is stored after the key, so
     /// that it never claims what is not there, and is added here where a cut fell between the two.
     pub(super) fn state_pending_key(&mut self) {
-        let Some(pending) = self.cells.keys.pending else {
+        let Some(pending) = self.cells.keys.pending.filter(|_| ROTATION) else {
             return;
         };
         let entries = self.cells.outbox.entries();
@@ -94,11 +102,31 @@ impl Machine<'_> {
 
     /// After a key or a list changed, the next dial begins anew.
     pub(super) fn dial_anew(&mut self) {
-        self.list = if self.cells.gateways > 0 {
-            GatewayList::Stored
-        } else {
-            GatewayList::Provisioned
-        };
+        self.list = first_list(&self.cells);
         self.place = 0;
+    }
+}
+
+/// Gateways of the stored list.
+const fn stored(cells: &Cells) -> u8 {
+    if GATEWAY_LISTS { cells.gateways } else { 0 }
+}
+
+/// The list that is dialed first.
+pub(super) const fn first_list(cells: &Cells) -> GatewayList {
+    if stored(cells) > 0 {
+        GatewayList::Stored
+    } else {
+        GatewayList::Provisioned
+    }
+}
+
+/// The key that is dialed with first: a pending one goes first after every session; a
+/// refusal gives the other one its turn.
+pub(super) const fn first_key(cells: &Cells) -> KeyUse {
+    if ROTATION && cells.keys.pending.is_some() {
+        KeyUse::Pending
+    } else {
+        KeyUse::Current
     }
 }

@@ -78,6 +78,12 @@ pub(super) struct Backoff {
     random: u32,
 }
 
+/// Both halves of the seed in one.
+#[expect(clippy::cast_possible_truncation, reason = "the other half is in it")]
+const fn halves(seed: u64) -> u32 {
+    (seed ^ seed >> 32) as u32
+}
+
 impl Backoff {
     /// No wait is above 49 days.
     pub(super) fn new(first_ms: u64, max_ms: u64, seed: u64) -> Self {
@@ -86,12 +92,7 @@ impl Backoff {
             max_ms: u32::try_from(max_ms).unwrap_or(u32::MAX),
             attempts: 0,
             superseded: 0,
-            random: seed
-                .to_le_bytes()
-                .as_chunks()
-                .0
-                .iter()
-                .fold(0, |sum, half| sum ^ u32::from_le_bytes(*half)),
+            random: halves(seed),
         }
     }
 

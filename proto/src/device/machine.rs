@@ -1,7 +1,10 @@
 //! The machine itself: it routes; the steps are in the files beside this one.
 
 use super::cells::{CELL_LEN, Cell, Cells};
-use super::config::{COMPONENTS, ComponentConfig, Config, Facts, RunningImage};
+use super::config::{
+    COMPONENTS, ComponentConfig, Config, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
+};
+use super::dialing::{first_key, first_list};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
 use super::outbox::Said;
 use super::proof::Proof;
@@ -106,20 +109,10 @@ impl<'c> Machine<'c> {
         seed: u64,
         now: Millis,
     ) -> Self {
-        while cells.images.len() < config.components.len()
-            && cells.images.push(Default::default()).is_ok()
-        {}
+        cells.make_room(config.components.len());
         let claimed = cells.claim.map_or(0, |claim| claim.committed);
-        let list = if cells.gateways > 0 {
-            GatewayList::Stored
-        } else {
-            GatewayList::Provisioned
-        };
-        let key = if cells.keys.pending.is_some() {
-            KeyUse::Pending
-        } else {
-            KeyUse::Current
-        };
+        let list = first_list(&cells);
+        let key = first_key(&cells);
         let mut machine = Self {
             config,
             cells,
@@ -227,7 +220,7 @@ impl<'c> Machine<'c> {
         plaintext: &[u8],
         out: &mut [u8; CELL_LEN],
     ) -> Option<usize> {
-        if cell == Cell::Gateways {
+        if GATEWAY_LISTS && cell == Cell::Gateways {
             let (start, end) = (self.statement.0.into(), self.statement.1.into());
             let statement = plaintext.get(start..end)?;
             out.get_mut(..statement.len())?.copy_from_slice(statement);
@@ -293,6 +286,10 @@ impl<'c> Machine<'c> {
             GatewayFrame::Pong(pong) => self.handle_pong(pong, now),
             GatewayFrame::Keepalive(advice) => self.advise_ping(advice.ping_s),
             GatewayFrame::Settled(settled) => self.handle_settled(settled.sequence),
+            GatewayFrame::NewKey(_) if !ROTATION => self.send(Out::Unsupported(frame.number())),
+            GatewayFrame::SetGateways(_) if !GATEWAY_LISTS => {
+                self.send(Out::Unsupported(frame.number()));
+            }
             GatewayFrame::NewKey(new) => self.handle_new_key(new.key),
             GatewayFrame::SetGateways(set) => {
                 let end = u16::try_from(plaintext_len).unwrap_or(u16::MAX);
@@ -360,7 +357,7 @@ impl<'c> Machine<'c> {
     fn stage_work(&self) -> Option<Work> {
         let is_down = matches!(self.link, LinkState::Down { .. });
         let component = self.active_component();
-        if self.gateways_due {
+        if GATEWAY_LISTS && self.gateways_due {
             return Some(Work::CheckGateways);
         }
         match &self.stage {
@@ -498,12 +495,7 @@ impl<'c> Machine<'c> {
             self.backoff.reset();
         }
         self.linked = false;
-        // A pending key goes first after every session; a refusal gives the other one its turn.
-        self.key = if self.cells.keys.pending.is_some() {
-            KeyUse::Pending
-        } else {
-            KeyUse::Current
-        };
+        self.key = first_key(&self.cells);
         self.link = LinkState::Down {
             retry_at: now.after(wait_ms),
         };
@@ -696,7 +688,7 @@ impl<'c> Machine<'c> {
             }
             (Some(Work::Store(cell)), Err(_)) => {
                 self.dirty &= !bit(cell);
-                if cell != Cell::Gateways {
+                if !(GATEWAY_LISTS && cell == Cell::Gateways) {
                     self.failed |= bit(cell);
                 }
                 // What follows in the order waits for it; the steps of a trial do not.
@@ -718,7 +710,7 @@ impl<'c> Machine<'c> {
     }
 
     fn stored(&mut self, cell: Cell) {
-        if cell == Cell::Gateways {
+        if GATEWAY_LISTS && cell == Cell::Gateways {
             self.dial_anew();
         }
     }

@@ -21,7 +21,9 @@ mod trial;
 mod work;
 
 pub use cells::{CELL_LEN, Cell, Cells, ClaimCell, ImageCell, Keys, TrialCell, TrialPhase};
-pub use config::{COMPONENTS, ComponentConfig, Config, Facts, RunningImage};
+pub use config::{
+    COMPONENTS, ComponentConfig, Config, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
+};
 pub use hello::FRAME_MAX;
 pub use link::{DialFault, GatewayList, KeyUse, LinkState};
 pub use machine::Machine;

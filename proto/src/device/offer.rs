@@ -1,7 +1,7 @@
 //! From Offer to staged: check, prove, prepare, receive, verify (spec/states.md section 1.2).
 
 use super::cells::{Cell, ClaimCell, TrialCell, TrialPhase};
-use super::config::COMPONENTS;
+use super::config::{COMPONENTS, GATEWAY_LISTS};
 use super::machine::{Active, Machine};
 use super::outbox::Said;
 use super::proof::Proof;
@@ -23,7 +23,7 @@ pub(super) const SLICE: u32 = 64 * 1024;
 
 impl Machine<'_> {
     pub(super) fn handle_offer(&mut self, offer: &Offer<'_>, now: Millis) {
-        if !self.may_take(&offer.update) {
+        if !self.take_up(offer.update, now) {
             return;
         }
         let offered = Offered {
@@ -32,28 +32,16 @@ impl Machine<'_> {
             encoding: offer.encoding,
             payload_size: offer.payload_size,
         };
-        self.stop_transfer();
-        self.active = Some(Active {
-            update: offer.update,
-            place: 0,
-        });
         self.stage = Stage::Checking {
             offered,
             restart: offer.flags & RESTART != 0,
         };
-        self.stage_at = now.after(ACK_EVERY_MS);
     }
 
     pub(super) fn handle_resume(&mut self, resume: &Resume, now: Millis) {
-        if !self.may_take(&resume.update) {
+        if !self.take_up(resume.update, now) {
             return;
         }
-        self.stop_transfer();
-        self.stage_at = now.after(ACK_EVERY_MS);
-        self.active = Some(Active {
-            update: resume.update,
-            place: 0,
-        });
         let offered = Offered {
             component: resume.component,
             downgrade: resume.flags & DOWNGRADE != 0,
@@ -76,27 +64,22 @@ impl Machine<'_> {
         self.decide(decision, &offered, false, now);
     }
 
-    /// Whether an Offer or Resume of this update is looked at; answers it where not.
-    fn may_take(&mut self, update: &UpdateId) -> bool {
-        if self.cells.outbox.has_outcome_of(update) {
+    /// Whether an Offer or Resume of this update is looked at: then it is the one that the
+    /// board is at; otherwise it is answered.
+    #[inline(never)]
+    fn take_up(&mut self, update: UpdateId, now: Millis) -> bool {
+        if self.cells.outbox.has_outcome_of(&update) {
             if !self.is_outbox_held() {
                 self.restate();
             } else {
                 // Its outcome is not durable, and is not stated before; why not, is.
-                self.send(Out::Defer {
-                    update: *update,
-                    reason: Reason::STORAGE,
-                    for_s: 600,
-                });
+                self.defer(update, Reason::STORAGE, 600);
             }
             return false;
         }
         if self.identity_lost {
             let reason = Reason::STORAGE;
-            self.send(Out::Decline {
-                update: *update,
-                reason,
-            });
+            self.send(Out::Decline { update, reason });
             return false;
         }
         let wait = if self.cells.trial.is_some() {
@@ -109,9 +92,13 @@ impl Machine<'_> {
             None
         };
         if let Some((reason, for_s)) = wait {
-            self.defer(*update, reason, for_s);
+            self.defer(update, reason, for_s);
+            return false;
         }
-        wait.is_none()
+        self.stop_transfer();
+        self.active = Some(Active { update, place: 0 });
+        self.stage_at = now.after(ACK_EVERY_MS);
+        true
     }
 
     /// Answers [`super::Work::CheckManifest`]: `plaintext` is the record that is still in the buffer.
@@ -155,12 +142,7 @@ impl Machine<'_> {
         now: Millis,
     ) {
         let Some(active) = self.active else { return };
-        let place = self
-            .config
-            .components
-            .iter()
-            .position(|of| of.component == offered.component)
-            .and_then(|place| u8::try_from(place).ok());
+        let place = self.config.place(offered.component);
         match (decision, place) {
             (Ok(accepted), Some(place)) => {
                 self.active = Some(Active { place, ..active });
@@ -501,6 +483,9 @@ impl Machine<'_> {
     pub fn check_gateways(&mut self, plaintext: &[u8], verifier: &mut impl VerifySignature) {
         self.take_work();
         self.gateways_due = false;
+        if !GATEWAY_LISTS {
+            return;
+        }
         let Ok(GatewayFrame::SetGateways(set)) = GatewayFrame::decode(plaintext) else {
             return;
         };
@@ -559,7 +544,7 @@ impl Machine<'_> {
             self.out.clear();
             return;
         }
-        if cell == Cell::Gateways {
+        if GATEWAY_LISTS && cell == Cell::Gateways {
             // The record is gone after this: the list stays the one that it was.
             self.cells.gateways_epoch = self.gateways_epoch_before;
             self.cells.gateways = self.gateways_before;
@@ -698,8 +683,8 @@ impl Machine<'_> {
         let mut all = Vec::new();
         let known = self.running.iter().zip(&self.cells.images);
         for (config, (running, image)) in self.config.components.iter().zip(known) {
-            let runs_image = image.is(&running.digest);
             let known = running.digest_from != DigestFrom::UNKNOWN;
+            let runs_image = known && image.is(&running.digest);
             // As long as the tables that it is made of.
             let _ = all.push(ComponentFacts {
                 component: config.component,

@@ -1,5 +1,6 @@
 //! Frames on their way out, in order: Hello, the outbox, then what waits.
 
+use super::config::GATEWAY_LISTS;
 use super::link::LinkState;
 use super::machine::Machine;
 use super::outbox::{Entry, Said};
@@ -158,6 +159,7 @@ impl Machine<'_> {
                 };
                 say(writer, &report);
             }
+            Out::GatewaysRefused if !GATEWAY_LISTS => return None,
             Out::GatewaysRefused => {
                 let refused = GatewaysStored {
                     sequence: 0,

@@ -25,13 +25,7 @@ impl Machine<'_> {
             self.stage = Stage::Idle;
             return;
         };
-        let place = self
-            .config
-            .components
-            .iter()
-            .position(|of| of.component == image.component)
-            .and_then(|place| u8::try_from(place).ok())
-            .unwrap_or(0);
+        let place = self.config.place(image.component).unwrap_or(0);
         self.active = Some(Active {
             update: trial.update,
             place,

@@ -1,8 +1,8 @@
 //! The client over [`Opaque`], in static memory.
 
 use super::{COMPONENT, Opaque, config, sink, word};
+use core::hint::black_box;
 use core::mem::MaybeUninit;
-use core::ptr;
 use dialhome_device::client::{Client, Parts, Provision};
 use dialhome_device::nor::{JournalLayout, NorJournal, NorSlot};
 use dialhome_proto::device::{ComponentConfig, Config};
@@ -59,13 +59,8 @@ pub fn run() {
         boot: Opaque,
         rng: Opaque,
     };
-    // SAFETY: valid and aligned; volatile, so that the compiler does not know the values.
-    let (config, provision) = unsafe {
-        (
-            ptr::read_volatile(&raw const CONFIG),
-            ptr::read_volatile(&raw const PROVISION),
-        )
-    };
+    // The compiler does not know their values.
+    let (config, provision) = (*black_box(&CONFIG), *black_box(&PROVISION));
     let place = &raw mut CLIENT;
     // SAFETY: called once, from main; nothing else touches it.
     let client = unsafe { &mut *place };

@@ -56,7 +56,19 @@ fn copies(len: usize, to: usize, from: usize) -> bool {
         let within = at.checked_sub(to).is_some_and(|at| at < len);
         !within || *byte == 0
     });
-    copied && cleared
+    copied && cleared && moves(len, to, from)
+}
+
+/// Within one buffer, where both ends may overlap.
+fn moves(len: usize, to: usize, from: usize) -> bool {
+    let before = pattern(3);
+    let mut ours = before;
+    black_box(&mut ours).copy_within(from..from + len, to);
+    let from_before = |at: usize| before.get(at).copied();
+    ours.iter().enumerate().all(|(at, byte)| {
+        let moved = at.checked_sub(to).filter(|at| *at < len);
+        Some(*byte) == from_before(moved.map_or(at, |at| from + at))
+    })
 }
 
 fn divides(dividend: u32, divisor: u32) -> bool {
