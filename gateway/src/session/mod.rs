@@ -45,7 +45,7 @@ pub const RECONNECTS_PER_S: u64 = 500;
 /// Time until the first of them comes back, in seconds: a restart takes about that long.
 pub const RECONNECT_FIRST_S: u32 = 2;
 /// Time for all sessions to be closed when the gateway stops, in milliseconds.
-pub const STOP_MS: u64 = 10_000;
+pub const STOP_MS: u64 = 30_000;
 /// Sealed bytes that wait to be written, per session that delivers, in bytes.
 pub const BATCH_MAX: usize = 128 * 1024;
 /// Time that a session's written bytes may stand still before it counts as lost, in milliseconds.
