@@ -55,6 +55,16 @@ pub const METRICS: &[Metric] = &[
         },
     ),
     metric(
+        "confirmed_without_board",
+        "",
+        "updates that the gateway calls confirmed, and no board says so; told for runs with one push",
+        |run| {
+            // A board that took a second image no longer runs the first.
+            let told = confirmed(run) - run.last.confirmed as f64;
+            (run.pushes == 1).then_some(told.max(0.0))
+        },
+    ),
+    metric(
         "broken",
         "",
         "promises that a board saw broken: a wrong byte, a chunk outside of the window, an end that lies",

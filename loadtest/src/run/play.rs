@@ -688,6 +688,7 @@ impl Run {
     pub(super) fn pushed(&mut self, count: u64, began_s: f64) {
         self.pushed_ns = now_ns();
         self.record.pushed += count;
+        self.record.pushes += 1;
         self.record.settled_s = None;
         self.record.first_push_s.get_or_insert(began_s);
     }

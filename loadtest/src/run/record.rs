@@ -12,6 +12,8 @@ pub struct Record {
     pub boards: u64,
     /// Updates that were pushed.
     pub pushed: u64,
+    /// Steps that pushed them.
+    pub pushes: u64,
     /// Seconds from the begin to the first moment when every board had a session.
     pub online_after_s: Option<f64>,
     /// The longest time in seconds from a restart of the gateway until every board had a session again.
@@ -92,7 +94,7 @@ pub struct Counts {
     pub committed: u64,
     /// Bytes of chunks that came again.
     pub again: u64,
-    /// Boards that run the newest image and have confirmed it.
+    /// Boards that run an image that was pushed, and have confirmed it.
     pub confirmed: u64,
     /// Updates that ended otherwise, by reason.
     pub not_confirmed: BTreeMap<String, u64>,
@@ -114,7 +116,7 @@ impl Counts {
         self.bytes_down += tick.bytes_down;
         self.committed += tick.committed;
         self.again += tick.again;
-        self.confirmed += tick.confirmed;
+        self.confirmed += tick.confirmed_images.iter().sum::<u64>();
         sum(&mut self.not_confirmed, &tick.not_confirmed);
     }
 }
@@ -184,6 +186,7 @@ mod tests {
         let mut tick = Tick {
             online: 2,
             dials: 3,
+            confirmed_images: vec![1, 2],
             ..Tick::default()
         };
         tick.failed_dials.insert("refused".into(), 1);
@@ -191,7 +194,7 @@ mod tests {
         counts.add(&tick);
         tick.failed_dials.insert("timeout".into(), 4);
         counts.add(&tick);
-        assert_eq!((counts.online, counts.dials), (4, 6));
+        assert_eq!((counts.online, counts.dials, counts.confirmed), (4, 6, 6));
         assert_eq!(counts.failed_dials["refused"], 2);
         assert_eq!(counts.failed_dials["timeout"], 4);
     }
