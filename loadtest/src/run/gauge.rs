@@ -57,14 +57,14 @@ impl Status {
 
     /// Updates that have ended, one way or another.
     pub(super) fn ended(&self) -> u64 {
-        const ENDED: [&str; 7] = [
+        // `overdue` is not among them: it marks an update that is still open.
+        const ENDED: [&str; 6] = [
             "confirmed",
             "reverted",
             "declined",
             "failed",
             "canceled",
             "abandoned",
-            "overdue",
         ];
         ENDED
             .iter()

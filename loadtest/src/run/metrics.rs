@@ -46,7 +46,7 @@ pub const METRICS: &[Metric] = &[
         "",
         "updates that ended otherwise than confirmed, of those that were pushed",
         |run| {
-            let failed = ["reverted", "declined", "failed", "overdue"];
+            let failed = ["reverted", "declined", "failed"];
             let failed: u64 = failed
                 .iter()
                 .filter_map(|state| run.updates.get(*state))

@@ -715,6 +715,7 @@ impl Run {
         }
         self.record.seconds = self.seconds();
         self.ending = true;
+        let at_end = self.record.last.clone();
         let mut first = Ok(());
         for crew in &self.crews {
             first = first.and(crew.order(&Order::End));
@@ -730,6 +731,10 @@ impl Run {
                 first = first.and(Err(error));
             }
         }
+        // What the end itself does to sessions is not what happened in the run; who had confirmed
+        // an image when it came is best told by the last tick.
+        let last = std::mem::replace(&mut self.record.last, at_end);
+        self.record.last.confirmed = last.confirmed.max(self.record.last.confirmed);
         self.record.ack_ms.append(&mut self.acks);
         self.record.ack_ms.sort_by(f64::total_cmp);
         self.record.push_ms.sort_by(f64::total_cmp);
