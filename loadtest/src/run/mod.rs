@@ -1,6 +1,5 @@
 //! `dialhome-loadtest run`: a scenario, from its file to its report.
 
-mod abuse;
 mod console;
 mod crews;
 mod gauge;

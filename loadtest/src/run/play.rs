@@ -1,14 +1,13 @@
 //! Plays a scenario: a gateway, crews, steps, and what is seen meanwhile.
 
-use super::abuse::Abusers;
 use super::console::Progress;
 use super::crews::Crew;
 use super::gauge::{self, Process, Sampler, Status};
 use super::record::{BROKEN_MAX, Counts, Event, Idle, Point, Record, percentiles};
-use super::scenario::{After, Scenario};
+use super::scenario::{Abuse, After, Scenario};
 use super::{room, seats};
 use crate::Error;
-use crate::fleet::words::{Link, Order, Roll, Seat, Tick, Word};
+use crate::fleet::words::{Gang, GangCount, Link, Order, Roll, Seat, Tick, Word};
 use crate::measure::clock::now_ns;
 use crate::measure::process::CpuTime;
 use crate::site::gateway::Gateway;
@@ -153,7 +152,10 @@ pub(super) struct Run {
     pushed_ns: u64,
     /// When the gateway went, until all boards are back.
     away_ns: Option<u64>,
-    abusers: Abusers,
+    /// The images' files, for crews.
+    files: Vec<PathBuf>,
+    /// What became of abusive peers, by the number of their crew.
+    gangs: HashMap<usize, Vec<GangCount>>,
     progress: Progress,
     pub(super) waiting_for: String,
     pub(super) record: Record,
@@ -207,7 +209,8 @@ impl Run {
             disturbed_ns: 0,
             pushed_ns: 0,
             away_ns: None,
-            abusers: Abusers::default(),
+            files: Vec::new(),
+            gangs: HashMap::new(),
             waiting_for: "the preparations".into(),
         };
         let prepared = tokio::time::timeout(PREPARATION, run.get_ready(crews)).await;
@@ -233,12 +236,11 @@ impl Run {
             .collect();
         let mut devices = self.site.fill(&ids, &images).await?;
         self.never_readers = devices.split_off(boards);
-        let mut files = Vec::new();
         for (number, image) in images.iter().enumerate() {
             let file = self.site.folder().join(format!("image-{number}"));
             std::fs::write(&file, image)
                 .map_err(|error| Error::of("an image cannot be written", &error))?;
-            files.push(file);
+            self.files.push(file);
         }
         drop(images);
         self.progress.say("starting the gateway and the crews");
@@ -253,18 +255,7 @@ impl Run {
             for seat in &mut boards {
                 self.crew_of.insert(seat.id.clone(), number);
             }
-            let roll = Roll {
-                seed: seed.wrapping_add(number as u64),
-                gateway: self.listen,
-                trust: seats::hex(&self.site.trusted()),
-                product: site::PRODUCT.into(),
-                links: links.clone(),
-                images: files.clone(),
-                client: scenario.client(),
-                boards,
-                gangs: Vec::new(),
-                tick_ms: u32::try_from(point_ms(self.setup.boards)).unwrap_or(1_000),
-            };
+            let roll = self.roll(number, links.clone(), boards, Vec::new());
             let crew = Crew::start(number, &roll, self.site.folder(), self.tell.clone())?;
             self.crews.push(crew);
         }
@@ -429,7 +420,13 @@ impl Run {
     }
 
     fn word(&mut self, number: usize, word: Word) -> Result<(), Stop> {
+        let is_abusive = number >= self.ticks.len();
         match word {
+            Word::Tick(tick) if is_abusive => {
+                self.gangs.insert(number, tick.gangs);
+            }
+            // What a board that never reads misses is no promise broken.
+            Word::Ready | Word::Broken { .. } if is_abusive => {}
             Word::Ready => self.ready += 1,
             Word::Tick(mut tick) => {
                 let acks = std::mem::take(&mut tick.ack_ms);
@@ -693,20 +690,52 @@ impl Run {
         self.record.first_push_s.get_or_insert(began_s);
     }
 
-    pub(super) fn abuse(&mut self, abuse: &super::scenario::Abuse) {
-        let seed = self.setup.seed;
-        self.abusers
-            .start(abuse, self.listen, &self.never_readers, seed);
+    fn roll(&self, number: usize, links: Vec<Link>, boards: Vec<Seat>, gangs: Vec<Gang>) -> Roll {
+        Roll {
+            seed: self.setup.seed.wrapping_add(number as u64),
+            gateway: self.listen,
+            trust: seats::hex(&self.site.trusted()),
+            product: site::PRODUCT.into(),
+            links,
+            images: self.files.clone(),
+            client: self.setup.scenario.client(),
+            boards,
+            gangs,
+            tick_ms: u32::try_from(point_ms(self.setup.boards)).unwrap_or(1_000),
+        }
+    }
+
+    /// Abusive peers are a crew of their own, which begins at once.
+    pub(super) fn abuse(&mut self, abuse: &Abuse) -> Result<(), Stop> {
+        let boards = seats::never_readers(abuse, &mut self.never_readers);
+        let number = self.crews.len();
+        let links = vec![Link::default()];
+        let roll = self.roll(number, links, boards, seats::gangs(abuse));
+        let crew = Crew::start(number, &roll, self.site.folder(), self.tell.clone())?;
+        crew.order(&Order::Begin)?;
+        self.crews.push(crew);
+        Ok(())
+    }
+
+    /// What became of the abusive peers, in words.
+    fn abused(&self) -> Option<String> {
+        let counts = || self.gangs.values().flatten();
+        let opened: u64 = counts().map(|gang| gang.opened).sum();
+        let refused: u64 = counts().map(|gang| gang.refused).sum();
+        let closed: u64 = counts().map(|gang| gang.closed).sum();
+        (opened > 0).then(|| {
+            format!(
+                "abusive peers had opened {opened} connections, of which the gateway refused {refused} and closed {closed}"
+            )
+        })
     }
 
     /// Ends everything in order. After it no process is left.
     async fn end(&mut self) -> Result<(), Error> {
         self.progress.say("ending");
         self.record.online_at_end = self.record.last.online;
-        let connections = self.abusers.connections();
-        self.abusers = Abusers::default();
-        if connections > 0 {
-            self.note(&format!("abusive peers opened {connections} connections"));
+        if let Some(abused) = self.abused() {
+            self.note(&abused);
         }
         if self.began.is_some() {
             self.ask_a_last_time().await;

@@ -1,7 +1,7 @@
 //! Who sits where: each board's id, source address, link, and when it is switched on.
 
-use super::scenario::{Arrival, Scenario};
-use crate::fleet::words::Seat;
+use super::scenario::{Abuse, Arrival, Scenario};
+use crate::fleet::words::{Gang, Seat};
 use crate::site::Device;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -59,6 +59,49 @@ pub(super) fn seats(scenario: &Scenario, devices: &[Device], seed: u64) -> Vec<S
             link,
             on_at_ms,
             deaf_after: None,
+        })
+        .collect()
+}
+
+/// Bytes that a board which never reads does read: its handshake and its Welcome.
+const HEARD: u64 = 80;
+
+/// The next devices of these, as boards that never read.
+pub(super) fn never_readers(abuse: &Abuse, devices: &mut Vec<Device>) -> Vec<Seat> {
+    let count = devices.len().min(abuse.never_read as usize);
+    let seats = devices.drain(..count).enumerate();
+    seats
+        .map(|(number, device)| Seat {
+            id: device.id,
+            key: hex(&device.key),
+            source: source(ABUSERS, abuse.networks, number),
+            link: 0,
+            on_at_ms: 0,
+            deaf_after: Some(HEARD),
+        })
+        .collect()
+}
+
+/// Abusive peers that are no boards.
+pub(super) fn gangs(abuse: &Abuse) -> Vec<Gang> {
+    let sources: Vec<IpAddr> = (0..abuse.networks)
+        .map(|number| source(ABUSERS, abuse.networks, number))
+        .collect();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "milliseconds of a day at most, checked with the scenario"
+    )]
+    let off_at_ms = abuse.for_s.map(|seconds| (seconds * 1_000.0) as u64);
+    let wanted = abuse.gangs().into_iter().filter(|(_, peers)| *peers > 0);
+    wanted
+        .map(|(mischief, peers)| Gang {
+            mischief,
+            peers,
+            per_s: abuse.per_s,
+            sources: sources.clone(),
+            on_at_ms: 0,
+            off_at_ms,
         })
         .collect()
 }

@@ -34,10 +34,7 @@ impl Run {
                 let (share, for_ms) = self.outage(&outage);
                 self.order(&Order::PowerCut { share, for_ms })
             }
-            Action::Abuse(abuse) => {
-                self.abuse(&abuse);
-                Ok(())
-            }
+            Action::Abuse(abuse) => self.abuse(&abuse),
         }
     }
 

@@ -136,6 +136,14 @@ fn one_step(step: &Spanned<Step>) -> Checked {
     if !is_share(share) {
         return fault(at, "`share` of this step must be above 0 and at most 1.");
     }
+    if let Action::Abuse(abuse) = &action
+        && (abuse.networks == 0 || abuse.connections() == 0)
+    {
+        return fault(
+            at,
+            "`abuse` of this step needs peers, and at least 1 of `networks`.",
+        );
+    }
     if !is_time(time) {
         return fault(at, "the seconds of this step are no time: give 0 to 86400.");
     }

@@ -7,7 +7,7 @@ mod links;
 pub use builtin::NAMES;
 
 use crate::Error;
-use crate::fleet::words::{Client, Link, NatThen};
+use crate::fleet::words::{Client, Link, Mischief, NatThen};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -268,8 +268,8 @@ impl Action {
                 outage.for_s
             ),
             Self::Abuse(abuse) => format!(
-                "abusive peers begin: {} half-open, {} with unknown handles, {} with rubbish, {} that never read",
-                abuse.half_open, abuse.unknown, abuse.rubbish, abuse.never_read
+                "abusive peers begin: {} silent, {} half-open, {} with unknown handles, {} with rubbish, {} that never read",
+                abuse.silent, abuse.half_open, abuse.unknown, abuse.rubbish, abuse.never_read
             ),
         }
     }
@@ -326,27 +326,56 @@ pub struct Outage {
     pub for_s: f64,
 }
 
-/// Peers that are no good boards; they go on until the run ends, or for some seconds.
+/// Peers that are no good boards. One that the gateway turns away is followed by another.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Abuse {
-    /// Connections that send a preamble and then nothing.
+    /// Connections that say nothing.
     #[serde(default)]
-    pub half_open: usize,
-    /// Peers that dial with handles nobody knows, one dial after the other.
+    pub silent: u32,
+    /// Connections that send half a preamble and then nothing.
     #[serde(default)]
-    pub unknown: usize,
-    /// Peers that send random bytes, one connection after the other.
+    pub half_open: u32,
+    /// Peers that dial with handles nobody knows.
     #[serde(default)]
-    pub rubbish: usize,
-    /// Boards with a good key that send pings and never read an answer.
+    pub unknown: u32,
+    /// Peers that send random bytes.
     #[serde(default)]
-    pub never_read: usize,
+    pub rubbish: u32,
+    /// Boards with a good key that read nothing after their handshake; until the run ends.
+    #[serde(default)]
+    pub never_read: u32,
+    /// Connections of each kind that are begun in a second, at the most; 0: as many as can be.
+    #[serde(default)]
+    pub per_s: u32,
     /// Networks (/24) that they dial from, others than the boards'.
     #[serde(default = "one")]
     pub networks: usize,
     /// Seconds; without it until the run ends.
     pub for_s: Option<f64>,
+}
+
+impl Abuse {
+    /// How many do what.
+    #[must_use]
+    pub const fn gangs(&self) -> [(Mischief, u32); 4] {
+        [
+            (Mischief::Silent, self.silent),
+            (Mischief::HalfPreamble, self.half_open),
+            (Mischief::UnknownHandle, self.unknown),
+            (Mischief::Rubbish, self.rubbish),
+        ]
+    }
+
+    /// Connections at a time.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        let gangs = self.gangs().into_iter().map(|(_, peers)| peers);
+        gangs
+            .chain([self.never_read])
+            .map(|peers| peers as usize)
+            .sum()
+    }
 }
 
 /// When the run ends.
@@ -495,15 +524,13 @@ impl Scenario {
     /// Boards that never read, at most at a time.
     #[must_use]
     pub fn never_readers(&self) -> usize {
-        self.abuses().map(|abuse| abuse.never_read).sum()
+        self.abuses().map(|abuse| abuse.never_read as usize).sum()
     }
 
     /// Connections of abusive peers, at most at a time.
     #[must_use]
     pub fn abusive_connections(&self) -> usize {
-        self.abuses()
-            .map(|abuse| abuse.half_open + abuse.unknown + abuse.rubbish + abuse.never_read)
-            .sum()
+        self.abuses().map(Abuse::connections).sum()
     }
 
     fn abuses(&self) -> impl Iterator<Item = &Abuse> {

@@ -274,6 +274,15 @@ const WRONG: &[(&str, &str, usize, &[&str])] = &[
 ];
 
 #[test]
+fn abuse_without_peers_is_refused() {
+    let said = refused(&GOOD.replace("push = { share = 0.5 }", "abuse = { per_s = 3 }"));
+    assert!(
+        said.starts_with("my.toml, line 15: ") && said.contains("needs peers"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_is_wrong_is_said_with_its_line_and_what_to_do() {
     for (good, wrong, line, words) in WRONG {
         assert!(GOOD.contains(good), "{good}");
