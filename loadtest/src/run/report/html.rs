@@ -10,6 +10,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+/// Values of a plotted rate.
+const RATES_MAX: usize = 160;
 const MIB: f64 = 1024.0 * 1024.0;
 /// The lines of plots in the dark, in the order of [`plot::LINES`].
 const LINES_IN_THE_DARK: [&str; 4] = ["#6FB7F2", "#F2A65E", "#7FD6A0", "#CF9BEA"];
@@ -318,8 +320,10 @@ fn all(points: &[Point]) -> Vec<Plot> {
 
 /// What a count gains each second, over `scale`.
 fn rates(points: &[Point], scale: f64, count: fn(&Point) -> f64) -> Vec<(f64, Option<f64>)> {
-    points
-        .windows(2)
+    // Over longer times where there are many points: a line of a thousand teeth says nothing.
+    let apart = points.len().div_ceil(RATES_MAX).max(1);
+    let kept: Vec<&Point> = points.iter().step_by(apart).collect();
+    kept.windows(2)
         .filter_map(|pair| match pair {
             [before, after] => {
                 let seconds = (after.t_s - before.t_s).max(0.001);

@@ -108,10 +108,12 @@ impl Plot {
         }
         for (line, colour) in self.lines.iter().zip(LINES) {
             for part in parts(&line.values) {
-                chart.draw_series(LineSeries::new(
-                    part.iter().copied(),
-                    colour.stroke_width(2),
-                ))?;
+                // A value between two gaps is no line, and must be seen all the same.
+                if let [alone] = part[..] {
+                    let dot = Circle::new(alone, 2, colour.filled());
+                    chart.draw_series(std::iter::once(dot))?;
+                }
+                chart.draw_series(LineSeries::new(part, colour.stroke_width(2)))?;
             }
         }
         root.present()?;
