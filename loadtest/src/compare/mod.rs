@@ -30,7 +30,7 @@ use std::time::Duration;
 pub use clients::process::run as clients;
 
 /// What a run is told, and what it found out about itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Setup {
     /// The gateway's program.
     gateway: PathBuf,

@@ -55,6 +55,18 @@ const BUSY: Case = Case {
 };
 
 pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
+    let fitting = fitting(setup);
+    if fitting < setup.sessions {
+        figures.notes.push(format!(
+            "N is {fitting} and not {}: a process may have {} open files here, and the server needs them for {DOWNLOADS} downloads as well",
+            setup.sessions,
+            open_files()
+        ));
+    }
+    let setup = &Setup {
+        sessions: fitting,
+        ..setup.clone()
+    };
     let downloads = setup.sessions.min(DOWNLOADS);
     let own = Dialhome::new(
         setup.sessions + downloads * setup.rounds,
@@ -78,6 +90,22 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
         figures.goals.push(Goal::at_most(case.ratio, ratio, bound));
     }
     Ok(())
+}
+
+/// Open files that a process may have.
+fn open_files() -> usize {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile)
+        .maximum
+        .and_then(|most| usize::try_from(most).ok())
+        .unwrap_or(usize::MAX)
+}
+
+/// Idle sessions for which a server has open files beside the downloads and what else it opens.
+fn fitting(setup: &Setup) -> usize {
+    const SPARE: usize = 256;
+    let most = open_files().saturating_sub(setup.sessions.min(DOWNLOADS) + SPARE);
+    setup.sessions.min(most).max(1)
 }
 
 /// What is downloaded: long enough for the pushes beside it.
@@ -164,7 +192,7 @@ async fn dialhome(
     };
     let mut crews = Crews::start(setup, &company).await?;
     let all = downloads as u64;
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_secs(120);
     crews
         .until("boards online", patience, |tick| tick.online, all)
         .await?;
