@@ -46,7 +46,8 @@ pub async fn run(options: Options) -> Result<(), CliError> {
         .map_err(|error| not_listening(options.listen, &error))?;
     let socket = AdminSocket::bind(&options.socket)?;
     let stop = CancellationToken::new();
-    let gateway = Gateway::with_limits(store.clone(), Arc::clone(&images), options.limits);
+    let gateway = Gateway::with_limits(store.clone(), Arc::clone(&images), options.limits)
+        .map_err(|error| not_listening(listen, &error))?;
     let live = Arc::clone(&gateway.registry);
     let boards = tokio::spawn(session::serve(
         gateway,

@@ -107,7 +107,7 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
         .add_image(head.record(dialhome_gateway::store::now()), false)
         .await
         .unwrap();
-    let gateway = Gateway::new(store.clone(), images);
+    let gateway = Gateway::new(store.clone(), images).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(session::serve(gateway, listener, async {
         let _ = stopped.await;

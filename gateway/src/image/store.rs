@@ -3,12 +3,13 @@
 //! `DATA/images/ab/ab12...` holds one image and is never changed: a new image is written under
 //! `DATA/images/new/`, reaches the disk, and is then renamed. Everything here blocks on the disk.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dialhome_proto::id::Digest;
 use sha2::{Digest as _, Sha256};
@@ -22,6 +23,12 @@ pub const OPEN_MAX: usize = 64;
 /// all of them are 65,536 x 112 = 7.3 MB and cover 4 GiB of images: 256 images of 16 MiB, if fewer were
 /// not already the limit of [`OPEN_MAX`].
 pub const STATES_MAX: usize = 65_536;
+
+/// Bytes of a piece of an image, as deliveries read it; the last one is shorter.
+pub const PIECE: u32 = 32 * 1024;
+
+/// A piece of an image, shared by all that deliver it at the time.
+pub type Piece = Arc<Vec<u8>>;
 
 /// The images of one data directory.
 #[derive(Debug)]
@@ -233,6 +240,8 @@ pub struct Image {
     digest: Digest,
     size: u32,
     prefixes: Mutex<PrefixHasher>,
+    /// Pieces that somebody holds, by number; of the others no more than that they were there.
+    pieces: Mutex<HashMap<u32, Weak<Vec<u8>>>>,
 }
 
 impl Image {
@@ -244,6 +253,7 @@ impl Image {
             digest,
             size,
             prefixes: Mutex::default(),
+            pieces: Mutex::default(),
         })
     }
 
@@ -265,6 +275,29 @@ impl Image {
     /// `UnexpectedEof` where the image ends before, otherwise of the file system.
     pub fn read_at(&self, offset: u32, bytes: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(bytes, u64::from(offset))
+    }
+
+    /// The piece with this number, [`PIECE`] bytes from `number * PIECE` on. It is read once for
+    /// all that hold it at the same time.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` where the image ends before, otherwise of the file system.
+    pub fn piece(&self, number: u32) -> io::Result<Piece> {
+        let pieces = || self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = pieces().get(&number).and_then(Weak::upgrade);
+        if let Some(piece) = held {
+            return Ok(piece);
+        }
+        let offset = number.saturating_mul(PIECE);
+        let len = self.size.saturating_sub(offset).min(PIECE);
+        if len == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut bytes = vec![0; len as usize];
+        self.read_at(offset, &mut bytes)?;
+        let piece = Arc::new(bytes);
+        pieces().insert(number, Arc::downgrade(&piece));
+        Ok(piece)
     }
 
     /// SHA-256 of the first `offset` bytes. The first call for an offset hashes up to there once; every

@@ -9,10 +9,10 @@ use dialhome_proto::limits::REPLAY_EPHEMERALS;
 
 /// So many handles are remembered at least, however many others dial.
 ///
-/// Memory: an entry is the handle and 8 bytes of each of the last 8 ephemeral
-/// keys, 72 bytes, and 1 byte of the table's own. 114,688 is 7/8 of 2^17, so that a
-/// full generation is a table of 2^17 x 73 bytes = 9.6 MB, and both 19.1 MB; a
-/// fleet of 10,000 boards takes 1.2 MB.
+/// Memory: an entry is the handle, 4 bytes of each of the last 8 ephemeral keys and
+/// their number, 41 bytes, and 1 byte of the table's own. 114,688 is 7/8 of 2^17, so
+/// that a full generation is a table of 2^17 x 42 bytes = 5.5 MB, and both 11.0 MB; a
+/// fleet of 10,000 boards takes 0.7 MB.
 pub const HANDLES_REMEMBERED_MIN: usize = 114_688;
 
 /// The ephemeral public keys of the last [`REPLAY_EPHEMERALS`] first messages of
@@ -35,11 +35,11 @@ struct Generations {
     young_max: usize,
 }
 
-/// Newest first. 8 bytes of a key that is random are enough to know it again: two
-/// honest ones agree in them once in 2^64 / 8 dials, and the board then dials again.
+/// Newest first. 4 bytes of a key that is random are enough to know it again: two
+/// honest ones agree in them once in 2^32 / 8 dials, and the board then dials again.
 #[derive(Clone, Copy)]
 struct Seen {
-    keys: [[u8; 8]; REPLAY_EPHEMERALS],
+    keys: [[u8; 4]; REPLAY_EPHEMERALS],
     count: u8,
 }
 
@@ -60,17 +60,17 @@ impl Replays {
     /// now on it is not. To be asked only about a message whose tag was right.
     #[must_use]
     pub fn admit(&self, handle: Handle, ephemeral: &[u8; 32]) -> bool {
-        let [a, b, c, d, e, f, g, h, ..] = *ephemeral;
+        let [a, b, c, d, ..] = *ephemeral;
         self.generations
             .lock()
             // No code that holds the lock leaves the tables half changed.
             .unwrap_or_else(PoisonError::into_inner)
-            .admit(handle, [a, b, c, d, e, f, g, h])
+            .admit(handle, [a, b, c, d])
     }
 }
 
 impl Generations {
-    fn admit(&mut self, handle: Handle, key: [u8; 8]) -> bool {
+    fn admit(&mut self, handle: Handle, key: [u8; 4]) -> bool {
         if let Some(seen) = self.young.get_mut(&handle) {
             return seen.admit(key);
         }
@@ -86,11 +86,11 @@ impl Generations {
 
 impl Seen {
     const NOTHING: Self = Self {
-        keys: [[0; 8]; REPLAY_EPHEMERALS],
+        keys: [[0; 4]; REPLAY_EPHEMERALS],
         count: 0,
     };
 
-    fn admit(&mut self, key: [u8; 8]) -> bool {
+    fn admit(&mut self, key: [u8; 4]) -> bool {
         let known = usize::from(self.count);
         if self.keys[..known].contains(&key) {
             return false;

@@ -7,12 +7,19 @@ use dialhome_proto::id::{Digest, Handle};
 use std::net::SocketAddr;
 
 /// A component as a delivery needs it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct BoardComponent {
     number: u8,
     digest: Digest,
     digest_from: DigestFrom,
     write_unit: u32,
+    /// Most boards have neither.
+    unfinished: Option<Box<Unfinished>>,
+}
+
+/// What a board had begun.
+#[derive(Clone, Copy, Debug)]
+struct Unfinished {
     trial: Option<Trial>,
     claim: Option<Claim>,
 }
@@ -28,8 +35,12 @@ impl Board {
             digest: component.digest,
             digest_from: component.digest_from,
             write_unit: component.write_unit,
-            trial: component.trial,
-            claim: component.claim,
+            unfinished: (component.trial.is_some() || component.claim.is_some()).then(|| {
+                Box::new(Unfinished {
+                    trial: component.trial,
+                    claim: component.claim,
+                })
+            }),
         });
         Self(kept.collect())
     }
@@ -50,8 +61,8 @@ impl Board {
             write_unit: kept.write_unit,
             erase_unit: kept.write_unit,
             window: 0,
-            trial: kept.trial,
-            claim: kept.claim,
+            trial: kept.unfinished.as_ref().and_then(|begun| begun.trial),
+            claim: kept.unfinished.as_ref().and_then(|begun| begun.claim),
         })
     }
 
@@ -68,8 +79,7 @@ impl Board {
     pub(super) fn end_trial(&mut self, number: u8) {
         for component in &mut self.0 {
             if component.number == number {
-                component.trial = None;
-                component.claim = None;
+                component.unfinished = None;
             }
         }
     }

@@ -5,7 +5,7 @@ use super::rates::Funds;
 use super::run::{End, Running, seal};
 use super::turns::Turn;
 use super::{Gateway, clock};
-use crate::image::store::Image;
+use crate::image::store::{Image, PIECE, Piece};
 use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason};
 use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Resume, SetGateways};
@@ -31,18 +31,16 @@ pub(super) struct Delivering {
     /// What a Report said beside its state, until it is recorded.
     pub(super) stated: Option<String>,
     paused: bool,
-    /// Bytes of the image from `ahead_at`, read at once for several chunks.
-    ahead: Vec<u8>,
-    ahead_at: u32,
+    /// The piece of the image that chunks are taken from, and its number.
+    piece: Option<(u32, Piece)>,
+    /// A chunk that lies in two pieces.
+    across: Vec<u8>,
     /// Its place among the transfers that run, and what it may send where rates are limited.
     turn: Option<Turn>,
     /// It stands in the queue for a place.
     queued: bool,
     funds: Option<Funds>,
 }
-
-/// Bytes of an image that are read at once, per session that delivers.
-const AHEAD: u32 = 32 * 1024;
 
 /// Bytes of a chunk on the wire, as a record.
 const fn cost(payload: u32) -> u64 {
@@ -203,8 +201,8 @@ impl Running {
             sessions: known.sessions + 1,
             stated: None,
             paused: open.state.paused,
-            ahead: Vec::new(),
-            ahead_at: 0,
+            piece: None,
+            across: Vec::new(),
             turn,
             queued: false,
             funds: self.gateway.registry.rates.funds(
@@ -447,7 +445,7 @@ impl Running {
         Ok(())
     }
 
-    /// Lets operators see how far it is; the record follows within a second.
+    /// Lets operators see how far it is; the record follows within ten seconds.
     pub(super) fn note_progress(&self) {
         if let Some(delivering) = &self.delivering {
             let counters = delivering.counters();
@@ -493,27 +491,21 @@ impl Running {
 impl Delivering {
     /// The image's bytes of a chunk.
     fn read(&mut self, range: ChunkRange) -> io::Result<&[u8]> {
+        let (number, from) = (range.offset / PIECE, (range.offset % PIECE) as usize);
         let len = range.len as usize;
-        let within = range
-            .offset
-            .checked_sub(self.ahead_at)
-            .map(|from| from as usize)
-            .filter(|from| self.ahead.len() >= from + len);
-        let from = match within {
-            Some(from) => from,
-            None => {
-                let rest = self.delivery.plan().size.saturating_sub(range.offset);
-                let more = rest.min(AHEAD).max(range.len);
-                self.ahead.resize(more as usize, 0);
-                if let Err(error) = self.image.read_at(range.offset, &mut self.ahead) {
-                    self.ahead.clear();
-                    return Err(error);
-                }
-                self.ahead_at = range.offset;
-                0
-            }
+        if from + len > PIECE as usize {
+            self.across.resize(len, 0);
+            self.image.read_at(range.offset, &mut self.across)?;
+            return Ok(&self.across);
+        }
+        let piece = match self.piece.take() {
+            Some((known, piece)) if known == number => piece,
+            _ => self.image.piece(number)?,
         };
-        Ok(&self.ahead[from..from + len])
+        let (_, piece) = self.piece.insert((number, piece));
+        piece
+            .get(from..from + len)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     fn counters(&self) -> Counters {

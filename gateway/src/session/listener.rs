@@ -209,7 +209,7 @@ async fn shake(
         .check(&preamble, message_1, key.as_ref())
         .map_err(|rejected| reject(&stream, &preamble, rejected))?;
     let known = known.ok_or(RefusedFor::Key)?;
-    if gateway.registry.count_handshake(&known.device) > HANDSHAKES_PER_MINUTE {
+    if known.dials.count(clock()) > HANDSHAKES_PER_MINUTE {
         // Delayed, never locked out: the board's own dials must get through.
         drop(turn);
         place.waits(None);

@@ -13,6 +13,7 @@ mod place;
 mod rates;
 mod registry;
 mod run;
+mod socket;
 mod statements;
 mod turns;
 
@@ -24,6 +25,7 @@ use crate::image::store::ImageStore;
 use crate::link::Responder;
 use crate::store::Store;
 use dialhome_proto::time::Millis;
+use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -72,22 +74,30 @@ pub struct Gateway {
 
 impl Gateway {
     /// Brings the parts together; delivery has its usual limits.
-    #[must_use]
-    pub fn new(store: Store, images: Arc<ImageStore>) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// As [`Self::with_limits`].
+    pub fn new(store: Store, images: Arc<ImageStore>) -> io::Result<Arc<Self>> {
         Self::with_limits(store, images, Limits::default())
     }
 
-    /// The same with these limits on delivery.
-    #[must_use]
-    pub fn with_limits(store: Store, images: Arc<ImageStore>, limits: Limits) -> Arc<Self> {
-        Arc::new(Self {
+    /// The same with these limits on delivery. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Of the system: no file is left to open.
+    pub fn with_limits(
+        store: Store,
+        images: Arc<ImageStore>,
+        limits: Limits,
+    ) -> io::Result<Arc<Self>> {
+        Ok(Arc::new(Self {
             store,
             images,
             registry: Arc::new(Registry::new(limits)),
             responder: Responder::default(),
             cryptography: tokio::sync::Semaphore::new(workers().div_ceil(2)),
-            parking: parking::Parking::default(),
-        })
+            parking: parking::Parking::new()?,
+        }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::accept_faults::AcceptFaults;
 use super::limits::Limits;
+use super::parking::Name;
 use super::place::Places;
 use super::rates::Rates;
 use super::turns::Turns;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 /// Times of one device within an hour that another session took over, before it is
 /// called a duplicate identity.
 const TAKEOVERS_PER_HOUR: u32 = 3;
+const TAKEOVER_PERIOD: Duration = Duration::from_secs(3600);
 
 /// Seconds over which boards that were refused as `busy` come back, at least and at most.
 const BUSY_SPREAD_S: (u32, u32) = (8, 600);
@@ -38,8 +40,9 @@ pub(super) struct Handle {
     ping_ms: AtomicU64,
     /// The session's task while it waits, or the handle itself while it is parked.
     waiting: Mutex<Option<Waker>>,
-    /// Where a parked session is named when something has come for it.
-    names: UnboundedSender<u64>,
+    /// Where a parked session is named when something has come for it, and where it stands.
+    names: UnboundedSender<Name>,
+    place: AtomicU32,
     named: AtomicBool,
     woken: AtomicBool,
     stirred: AtomicBool,
@@ -47,7 +50,7 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    pub(super) fn new(generation: u64, peer: SocketAddr, names: UnboundedSender<u64>) -> Self {
+    pub(super) fn new(generation: u64, peer: SocketAddr, names: UnboundedSender<Name>) -> Self {
         Self {
             generation,
             peer,
@@ -56,6 +59,7 @@ impl Handle {
             ping_ms: AtomicU64::new(u64::MAX),
             waiting: Mutex::new(None),
             names,
+            place: AtomicU32::new(0),
             named: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             stirred: AtomicBool::new(false),
@@ -91,6 +95,11 @@ impl Handle {
             none => *none = Some(context.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Where the session will stand once it is parked.
+    pub(super) fn stands_at(&self, place: u32) {
+        self.place.store(place, Ordering::Release);
     }
 
     /// From here on a wake names the session anew.
@@ -157,7 +166,8 @@ impl Wake for Handle {
     fn wake_by_ref(self: &Arc<Self>) {
         if !self.named.swap(true, Ordering::AcqRel) {
             // The attendant is gone only when the gateway is.
-            let _ = self.names.send(self.generation);
+            let place = self.place.load(Ordering::Acquire);
+            let _ = self.names.send((place, self.generation));
         }
     }
 }
@@ -174,7 +184,6 @@ pub struct Registry {
     sessions: DashMap<DeviceId, Arc<Handle>>,
     asleep: DashMap<DeviceId, Asleep>,
     takeovers: DashMap<DeviceId, (Instant, u32)>,
-    handshakes_of: DashMap<DeviceId, (Instant, u32)>,
     pub(super) places: Arc<Places>,
     refused: [AtomicU64; RefusedFor::ALL.len()],
     pub(super) accept_faults: AcceptFaults,
@@ -194,7 +203,6 @@ impl Registry {
             sessions: DashMap::new(),
             asleep: DashMap::new(),
             takeovers: DashMap::new(),
-            handshakes_of: DashMap::new(),
             places: Arc::default(),
             refused: Default::default(),
             accept_faults: AcceptFaults::default(),
@@ -226,7 +234,7 @@ impl Registry {
         let Some(old) = old else { return false };
         old.close(CloseCode::SUPERSEDED);
         // A board that redials behind a new mapping takes over from itself: another address may be just that.
-        count(&self.takeovers, device, Duration::from_secs(3600)) > TAKEOVERS_PER_HOUR
+        count(&self.takeovers, device, TAKEOVER_PERIOD) > TAKEOVERS_PER_HOUR
     }
 
     /// Forgets the session, unless a newer one has its place.
@@ -267,14 +275,19 @@ impl Registry {
         self.refused[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Handshakes of the device within the last minute, this one included.
-    pub(super) fn count_handshake(&self, device: &DeviceId) -> u32 {
-        count(&self.handshakes_of, device, Duration::from_secs(60))
-    }
-
-    /// The device's dials count from 0 again.
-    pub(super) fn forget_handshakes(&self, device: &DeviceId) {
-        self.handshakes_of.remove(device);
+    /// Forgets what is no longer of interest: takeovers that were long ago, and sleepers that
+    /// should be back.
+    pub(super) fn forget_old(&self) {
+        let now = Instant::now();
+        self.takeovers
+            .retain(|_, (since, _)| now.duration_since(*since) <= TAKEOVER_PERIOD);
+        self.asleep.retain(|_, asleep| asleep.until > now);
+        if self.takeovers.is_empty() {
+            self.takeovers.shrink_to_fit();
+        }
+        if self.asleep.is_empty() {
+            self.asleep.shrink_to_fit();
+        }
     }
 
     /// Tells sessions that their work may have changed: one device's, or all.

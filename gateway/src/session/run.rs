@@ -5,6 +5,7 @@ use super::board::{self, Board};
 use super::delivering::Delivering;
 use super::place::Place;
 use super::registry::Handle;
+use super::socket::Socket;
 use super::{BATCH_MAX, CLOSE_MS, Gateway, STALLED_MS, TURNS_MAX, clock};
 use crate::link::LcAead;
 use crate::store::{KeyRecord, StoreError, WhichKey};
@@ -72,7 +73,7 @@ pub(super) struct Running {
     pub(super) key_is_current: bool,
     /// Nothing was told yet in most sessions.
     pub(super) told: Option<Box<Told>>,
-    stream: TcpStream,
+    pub(super) socket: Socket,
     recorded: bool,
 }
 
@@ -99,7 +100,7 @@ impl Running {
                 place: Some(place),
                 ..Told::default()
             })),
-            stream,
+            socket: Socket::Live(stream),
             recorded: false,
         }
     }
@@ -147,9 +148,14 @@ impl Running {
             // A board whose answers pile up unread is not heard until it reads.
             let hearing = self.unwritten() < 2 * BATCH_MAX;
             let most = Duration::from_millis(self.deadline().since(clock()));
+            // A ping is answered without this.
+            self.socket.enter();
+            let Ok(stream) = self.socket.live() else {
+                return Some(End::Lost);
+            };
             tokio::select! {
-                ready = self.stream.readable(), if hearing => if ready.is_err() { return Some(End::Lost) },
-                ready = self.stream.writable(), if sending => if ready.is_err() { return Some(End::Lost) },
+                ready = stream.readable(), if hearing => if ready.is_err() { return Some(End::Lost) },
+                ready = stream.writable(), if sending => if ready.is_err() { return Some(End::Lost) },
                 () = poll_fn(|context| self.handle.poll_changed(context)) => {}
                 () = tokio::time::sleep(most) => {}
             }
@@ -161,13 +167,12 @@ impl Running {
         self.session.is_greeted() && self.busy.is_none() && self.delivering.is_none()
     }
 
-    /// Leaves the handle as the waker with the socket and with itself; true where there
-    /// is no need to wait.
+    /// Leaves the handle as the waker with itself; true where there is no need to wait.
     pub(super) fn leave_waker(&self) -> bool {
         let waker = Waker::from(Arc::clone(&self.handle));
-        let mut context = Context::from_waker(&waker);
-        self.stream.poll_read_ready(&mut context).is_ready()
-            || self.handle.poll_changed(&context).is_ready()
+        self.handle
+            .poll_changed(&Context::from_waker(&waker))
+            .is_ready()
     }
 
     /// Does what can be done now; true where something moved.
@@ -236,7 +241,7 @@ impl Running {
         let mut probe = [0_u8; 1];
         if self.busy.is_none() {
             // A look that costs no buffer; what was read is kept below.
-            match self.stream.try_read(&mut probe) {
+            match self.socket.try_read(&mut probe) {
                 Ok(0) => return Err(End::Lost),
                 Ok(_) => self.busy_mut().rx.push(probe[0]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -245,7 +250,7 @@ impl Running {
         }
         let mut rx = std::mem::take(&mut self.busy_mut().rx);
         rx.reserve(2 * (RECORD_HEADER + BOARD_RECORD_MAX));
-        let read = self.stream.try_read_buf(&mut rx);
+        let read = self.socket.try_read_buf(&mut rx);
         let outcome = match read {
             Ok(0) => {
                 // What came before the end still counts.
@@ -416,7 +421,7 @@ impl Running {
         };
         let mut moved = false;
         while busy.tx_sent < busy.tx.len() {
-            match self.stream.try_write(&busy.tx[busy.tx_sent..]) {
+            match self.socket.try_write(&busy.tx[busy.tx_sent..]) {
                 Ok(0) => return Err(End::Lost),
                 Ok(len) => {
                     busy.tx_sent += len;
@@ -466,7 +471,7 @@ impl Running {
         if let Some(delivering) = self.delivering.take() {
             if delivering.got_on() {
                 // A board that gets on may dial as often as its link breaks.
-                self.gateway.registry.forget_handshakes(&self.key.device);
+                self.key.dials.forget();
             }
             delivering.leave(&self.gateway, end).await;
         }
@@ -517,23 +522,27 @@ impl Running {
             .into(),
         );
         let Some(busy) = self.busy.take() else { return };
+        self.socket.enter();
+        let Ok(stream) = self.socket.live() else {
+            return;
+        };
         let rest = &busy.tx[busy.tx_sent..];
         let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS), async {
             let mut sent = 0;
             while sent < rest.len() {
-                self.stream.writable().await?;
-                match self.stream.try_write(&rest[sent..]) {
+                stream.writable().await?;
+                match stream.try_write(&rest[sent..]) {
                     Ok(len) => sent += len,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
             }
-            rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write)?;
+            rustix::net::shutdown(stream, rustix::net::Shutdown::Write)?;
             // Bytes that the board sent meanwhile are read away: a reset would swallow the Close.
             let mut away = [0_u8; 512];
             loop {
-                self.stream.readable().await?;
-                match self.stream.try_read(&mut away) {
+                stream.readable().await?;
+                match stream.try_read(&mut away) {
                     Ok(0) => return Ok(()),
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -583,10 +592,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_session_is_a_value_of_288_bytes() {
+    fn an_idle_session_is_a_value_of_224_bytes() {
         let size = size_of::<Running>();
         assert!(
-            size <= 288,
+            size <= 224,
             "a parked session has {size} bytes: what only work needs belongs into a box"
         );
     }

@@ -274,6 +274,7 @@ pub(crate) fn key_records(device: &Device, keys: &Keys) -> Vec<(Handle, KeyRecor
             which,
             key: *key,
             suites: device.suites,
+            dials: super::types::Dials::default(),
         };
         (DeviceKey::new(*key).handle(), record)
     };

@@ -41,8 +41,11 @@ use readers::Readers;
 use seal::Seal;
 use writer::{NewEvent, Write, Writer};
 
-/// How often what is only in memory (air bytes, progress) is stored.
-const FLUSH_EVERY: Duration = Duration::from_secs(1);
+/// How often deadlines are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Looks after which what is only in memory (air bytes, progress) is stored: each transfer
+/// that is under way then costs two records.
+const FLUSH_EVERY: u32 = 10;
 
 /// The store. Cheap to clone; every clone is the same store.
 #[derive(Clone)]
@@ -95,12 +98,16 @@ impl Store {
         }));
         let weak = Arc::downgrade(&store.0);
         tokio::spawn(async move {
+            let mut looks = 0_u32;
             loop {
-                tokio::time::sleep(FLUSH_EVERY).await;
+                tokio::time::sleep(LOOK_EVERY).await;
+                looks = looks.wrapping_add(1);
                 let Some(inner) = weak.upgrade() else { return };
                 let store = Self(inner);
                 // A failure is in the health already; what was not stored is tried again.
-                let _ = store.flush().await;
+                if looks.is_multiple_of(FLUSH_EVERY) {
+                    let _ = store.flush().await;
+                }
                 let _ = store.expire().await;
             }
         });

@@ -123,7 +123,7 @@ impl Store {
             .await
     }
 
-    /// Adds air bytes to the device's counters; in memory, stored within a second.
+    /// Adds air bytes to the device's counters; in memory, stored within ten seconds.
     pub fn air(&self, device: &DeviceId, sent: u64, received: u64) {
         let mut waiting = self.0.memory.air();
         let air = waiting.entry(device.clone()).or_default();
@@ -231,7 +231,7 @@ impl Store {
         .await
     }
 
-    /// Notes how far a delivery is; in memory, stored within a second or with the next state.
+    /// Notes how far a delivery is; in memory, stored within ten seconds or with the next state.
     pub fn progress(&self, device: &DeviceId, update: UpdateId, counters: Counters) {
         self.0.memory.pace(device, update.0, counters);
     }

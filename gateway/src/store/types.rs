@@ -3,9 +3,11 @@
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use dialhome_proto::gateway::State;
 use dialhome_proto::id::UpdateId;
+use dialhome_proto::time::Millis;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
@@ -78,6 +80,59 @@ pub struct KeyRecord {
     pub key: [u8; 32],
     /// The suites that the device may use, bit N for suite N.
     pub suites: u8,
+    /// How often it was dialed with lately. Here it costs a device nothing more.
+    pub(crate) dials: Dials,
+}
+
+/// Counts dials within a running minute.
+#[derive(Debug, Default)]
+pub(crate) struct Dials(AtomicU64);
+
+impl Dials {
+    /// One more; how many there are within the minute, this one included.
+    pub(crate) fn count(&self, now: Millis) -> u32 {
+        let now = now.0 / 1000;
+        // The minute's first second above, the count below.
+        let more = |known: u64| {
+            let (since, count) = (known >> 32, known & u64::from(u32::MAX));
+            if count == 0 || now.saturating_sub(since) > 60 {
+                (now << 32) | 1
+            } else {
+                (since << 32) | (count + 1).min(u64::from(u32::MAX))
+            }
+        };
+        let mut known = self.0.load(Ordering::Acquire);
+        loop {
+            let next = more(known);
+            match self
+                .0
+                .compare_exchange_weak(known, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return u32::try_from(next & u64::from(u32::MAX)).unwrap_or(u32::MAX),
+                Err(changed) => known = changed,
+            }
+        }
+    }
+
+    /// Counts from 0 again.
+    pub(crate) fn forget(&self) {
+        self.0.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod dials_tests {
+    use super::*;
+
+    #[test]
+    fn dials_count_within_a_minute_and_from_0_once_they_are_forgotten() {
+        let dials = Dials::default();
+        assert_eq!(dials.count(Millis(5_000)), 1);
+        assert_eq!(dials.count(Millis(65_000)), 2);
+        assert_eq!(dials.count(Millis(66_000)), 1, "another minute");
+        dials.forget();
+        assert_eq!(dials.count(Millis(66_000)), 1);
+    }
 }
 
 impl Drop for KeyRecord {

@@ -263,7 +263,7 @@ fn transaction(
     let mut afters = Vec::with_capacity(batch.len());
     db.execute_batch("BEGIN IMMEDIATE").map_err(fault)?;
     for change in batch {
-        db.execute_batch("SAVEPOINT change").map_err(fault)?;
+        run(db, "SAVEPOINT change", [])?;
         let mut write = Write {
             db,
             seal,
@@ -280,7 +280,7 @@ fn transaction(
                 .execute_batch("ROLLBACK TO change; RELEASE change")
                 .map_err(fault)?,
             Ok(()) => {
-                db.execute_batch("RELEASE change").map_err(fault)?;
+                run(db, "RELEASE change", [])?;
                 let flags = after
                     .touched
                     .iter()
