@@ -23,6 +23,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// No deadline: the board waits for its link alone.
@@ -120,13 +121,20 @@ impl Rng for Noise {
     }
 }
 
-/// Plays a board until the crew ends.
-pub(super) async fn play(crew: Rc<Crew>, seat: Seat, key: [u8; 32], switch: Rc<Switch>) {
+/// Plays a board in a task of its own until the crew ends. A task is as large as its board's
+/// buffer asks for, and no larger.
+pub(super) fn play(
+    tasks: &mut JoinSet<()>,
+    crew: Rc<Crew>,
+    seat: Seat,
+    key: [u8; 32],
+    switch: Rc<Switch>,
+) {
     match crew.receive_buffer {
-        1088 => play_with::<{ 1088 + RECORD_HEADER }>(crew, seat, key, switch).await,
-        4126 => play_with::<{ 4126 + RECORD_HEADER }>(crew, seat, key, switch).await,
-        _ => play_with::<{ 16_384 + RECORD_HEADER }>(crew, seat, key, switch).await,
-    }
+        1088 => tasks.spawn_local(live::<{ 1088 + RECORD_HEADER }>(crew, seat, key, switch)),
+        4126 => tasks.spawn_local(live::<{ 4126 + RECORD_HEADER }>(crew, seat, key, switch)),
+        _ => tasks.spawn_local(live::<{ 16_384 + RECORD_HEADER }>(crew, seat, key, switch)),
+    };
 }
 const _: () = assert!(
     RECEIVE_BUFFERS[0] == 1088 && RECEIVE_BUFFERS[1] == 4126 && RECEIVE_BUFFERS[2] == 16_384
@@ -142,7 +150,7 @@ enum End {
     Ordered,
 }
 
-async fn play_with<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], switch: Rc<Switch>) {
+async fn live<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], switch: Rc<Switch>) {
     let mut sleep = pin!(sleep_until(
         crew.began + Duration::from_millis(seat.on_at_ms)
     ));
@@ -208,9 +216,18 @@ async fn play_with<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], s
             rng: Noise(SmallRng::from_rng(&mut seed)),
         };
         let now = millis(&crew);
-        let client = Board::<RX>::start(config, provision, parts, now);
+        let mut client = Board::<RX>::start(config, provision, parts, now);
         record.started(client.machine());
-        let off = match boot(&crew, client, &switch, &wire, &mut record, sleep.as_mut()).await {
+        let off = match boot(
+            &crew,
+            &mut client,
+            &switch,
+            &wire,
+            &mut record,
+            sleep.as_mut(),
+        )
+        .await
+        {
             End::Ordered => return,
             End::Restart => {
                 why = BootReason::RESTART;
@@ -236,7 +253,7 @@ async fn play_with<const RX: usize>(crew: Rc<Crew>, seat: Seat, key: [u8; 32], s
 /// From a start of the board to its next.
 async fn boot<const RX: usize>(
     crew: &Crew,
-    mut client: Board<'_, RX>,
+    client: &mut Board<'_, RX>,
     switch: &Switch,
     wire: &RefCell<Wire>,
     record: &mut Record<'_>,

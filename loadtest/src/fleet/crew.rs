@@ -264,7 +264,7 @@ async fn conduct(
         let switch = Rc::new(Switch::default());
         places.insert(seat.id.clone(), switches.len());
         switches.push(Rc::clone(&switch));
-        boards.spawn_local(play(Rc::clone(&crew), seat, key, switch));
+        play(&mut boards, Rc::clone(&crew), seat, key, switch);
     }
     let mut ticks = interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
