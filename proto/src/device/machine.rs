@@ -605,7 +605,9 @@ impl<'c> Machine<'c> {
     }
 
     fn ping_ms(&self) -> u64 {
-        let seconds = if self.is_updating() {
+        // A link that went silent under a statement would be noticed by nobody else.
+        let waits = !self.cells.outbox.entries().is_empty();
+        let seconds = if waits || self.is_updating() {
             self.ping_s.min(PING_TRANSFER_S)
         } else {
             self.ping_s

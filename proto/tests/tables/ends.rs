@@ -3,9 +3,9 @@
 use crate::board::{Board, NOW, UPDATE, after_boot, at, new, old, on_trial, unknown};
 use dialhome_proto::code::{Reason, Refusal, SelfTest};
 use dialhome_proto::device::{BootAction, DialFault, KeyUse, LinkState, TrialPhase, Work};
-use dialhome_proto::frame::{Cancel, GatewayFrame, NewKey, SetGateways};
+use dialhome_proto::frame::{Cancel, GatewayFrame, NewKey, SetGateways, Settled};
 use dialhome_proto::id::UpdateId;
-use dialhome_proto::limits::BOOT_ATTEMPTS_MAX;
+use dialhome_proto::limits::{BOOT_ATTEMPTS_MAX, PING_TRANSFER_S};
 
 fn next(board: &mut Board) -> Option<Work> {
     board.drain().1
@@ -202,4 +202,28 @@ fn an_outcome_finds_room_beside_a_key_and_a_list_of_gateways() {
         ["stores Outbox", "Report(canceled, canceled)"]
     );
     assert_eq!(hand(&mut full, &cancel(3).into()), ["Defer(outbox_full)"]);
+}
+
+#[test]
+fn a_board_whose_outcome_is_not_settled_looks_after_its_link() {
+    let interval = |board: &Board| board.machine.deadline().expect("a ping").since(NOW);
+    let own = interval(&at("Idle"));
+    let under_way = u64::from(PING_TRANSFER_S) * 1000;
+    assert!(own > under_way, "the board's own interval is longer: {own}");
+    let mut board = at("Confirming");
+    assert_eq!(next(&mut board), Some(Work::Boot(BootAction::Confirm)));
+    board.machine.booted(Ok(false), "", NOW);
+    let said = board.drain().0;
+    assert!(said.contains(&"Report(confirmed)".to_owned()), "{said:?}");
+    assert_eq!(interval(&board), under_way);
+    board.machine.handle_timeout(NOW.after(under_way));
+    assert_eq!(board.drain().0, ["Ping"]);
+    let mut board = at("Confirming");
+    board.drain();
+    board.machine.booted(Ok(false), "", NOW);
+    board.drain();
+    let sequence = board.machine.cells().outbox.entries()[0].sequence;
+    assert!(board.frame(&Settled { sequence }.into()));
+    board.drain();
+    assert_eq!(interval(&board), own);
 }
