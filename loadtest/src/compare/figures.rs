@@ -28,9 +28,9 @@ pub(super) struct Goal {
     /// The value that counts.
     pub(super) value: f64,
     /// It is reached up to here.
-    pub(super) bound: f64,
-    /// Reached from there up, not down.
-    pub(super) at_least: bool,
+    pub(super) at_most: Option<f64>,
+    /// And from here.
+    pub(super) at_least: Option<f64>,
 }
 
 impl Goal {
@@ -39,8 +39,8 @@ impl Goal {
         Self {
             what,
             value,
-            bound,
-            at_least: false,
+            at_most: Some(bound),
+            at_least: None,
         }
     }
 
@@ -49,18 +49,43 @@ impl Goal {
         Self {
             what,
             value,
-            bound,
-            at_least: true,
+            at_most: None,
+            at_least: Some(bound),
         }
     }
 
-    /// Whether it is reached.
-    pub(super) fn is_reached(&self) -> bool {
-        if self.at_least {
-            self.value >= self.bound
-        } else {
-            self.value <= self.bound
+    /// A value that must lie between two bounds.
+    pub(super) const fn between(what: &'static str, value: f64, least: f64, most: f64) -> Self {
+        Self {
+            what,
+            value,
+            at_most: Some(most),
+            at_least: Some(least),
         }
+    }
+
+    /// Whether it is reached; what is not a number reaches nothing.
+    pub(super) fn is_reached(&self) -> bool {
+        !self.value.is_nan()
+            && self.at_most.is_none_or(|most| self.value <= most)
+            && self.at_least.is_none_or(|least| self.value >= least)
+    }
+
+    /// It and what was reached, in a line.
+    fn line(&self) -> String {
+        let reached = match (self.value.is_nan(), self.is_reached()) {
+            (true, _) => "NOT MEASURED",
+            (false, true) => "reached",
+            (false, false) => "NOT REACHED",
+        };
+        let digits = digits(self.at_most.or(self.at_least).unwrap_or(self.value));
+        let bound = match (self.at_least, self.at_most) {
+            (Some(least), Some(most)) => format!("from {least:.digits$} to {most:.digits$}"),
+            (Some(least), None) => format!(">= {least:.digits$}"),
+            (None, Some(most)) => format!("<= {most:.digits$}"),
+            (None, None) => String::new(),
+        };
+        format!("{} {bound}: {:.digits$}, {reached}", self.what, self.value)
     }
 }
 
@@ -158,18 +183,7 @@ impl Figures {
             let _ = writeln!(text, "  {note}");
         }
         for goal in &self.goals {
-            let reached = match (goal.value.is_nan(), goal.is_reached()) {
-                (true, _) => "NOT MEASURED",
-                (false, true) => "reached",
-                (false, false) => "NOT REACHED",
-            };
-            let sign = if goal.at_least { ">=" } else { "<=" };
-            let digits = digits(goal.bound);
-            let _ = writeln!(
-                text,
-                "  goal: {} {sign} {:.digits$}: {:.digits$}, {reached}",
-                goal.what, goal.bound, goal.value
-            );
+            let _ = writeln!(text, "  goal: {}", goal.line());
         }
         text
     }
@@ -197,7 +211,7 @@ impl Figures {
                 json!({
                     "what": goal.what,
                     "value": goal.value,
-                    "bound": goal.bound,
+                    "at_most": goal.at_most,
                     "at_least": goal.at_least,
                     "reached": goal.is_reached(),
                 })
@@ -238,6 +252,9 @@ mod tests {
         assert!(table.contains("cost <= 1.50: 2.00, NOT REACHED"), "{table}");
         assert!(table.contains("speed >= 1.50: 2.00, reached"), "{table}");
         assert!(table.contains("NOT MEASURED"), "{table}");
+        let flat = |value| Goal::between("flat", value, 0.9, 1.1);
+        assert_eq!(flat(1.05).line(), "flat from 0.90 to 1.10: 1.05, reached");
+        assert!(!flat(0.6).is_reached() && !flat(1.2).is_reached() && !flat(f64::NAN).is_reached());
         let json = figures.json();
         assert_eq!(json["figures"][1]["dialhome_over_it"], 0.5);
         assert_eq!(json["goals"][0]["reached"], false);

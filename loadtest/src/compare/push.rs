@@ -24,6 +24,11 @@ const DOWNLOADS: usize = 1_000;
 /// Bits per second of each download: a 3G link. All of them together leave the machine
 /// time for what is measured.
 const DOWNLOAD_BITS_PER_S: u64 = 256_000;
+/// Clients that dial beside the pushes, most: each comes again and again, no gateway takes one
+/// more than some times a minute.
+const STORM: usize = 4_000;
+/// Handshakes of them under way at a time: more than the gateway can take.
+const STORM_AT_ONCE: usize = 64;
 /// As long as the downloads must last, in seconds.
 const DOWNLOAD_S: usize = 60;
 /// Bytes of a message of mosquitto's: an Offer has as many.
@@ -53,6 +58,12 @@ const BUSY: Case = Case {
     p99: "push to first byte, N idle and 1,000 that download, p99",
     ratio: "p99, N idle and 1,000 that download over own N = 1",
 };
+const STORMY: Case = Case {
+    p50: "push to first byte, N idle and a storm of handshakes, p50",
+    p99: "push to first byte, N idle and a storm of handshakes, p99",
+    ratio: "p99, N idle and a storm of handshakes over the same without it",
+};
+const STORM_RATE: &str = "handshakes beside the pushes";
 
 pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
     let fitting = fitting(setup);
@@ -69,15 +80,16 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
     };
     let downloads = setup.sessions.min(DOWNLOADS);
     let own = Dialhome::new(
-        setup.sessions + downloads * setup.rounds,
+        setup.sessions + storm(setup) + downloads * setup.rounds,
         &[site::image(1, 64), download()],
     )
     .await?;
     figures.notes.push(format!(
-        "N = {}, {} pushes of each case and round, each to the next of all idle boards; {downloads} downloads of {} kbit/s each",
+        "N = {}, {} pushes of each case and round, each to the next of all idle boards; {downloads} downloads of {} kbit/s each; or {} others that dial, {STORM_AT_ONCE} at a time, as fast as they are answered, and leave: their processes give way to all others",
         setup.sessions,
         pushes(setup),
-        DOWNLOAD_BITS_PER_S / 1000
+        DOWNLOAD_BITS_PER_S / 1000,
+        storm(setup)
     ));
     for round in 0..setup.rounds {
         setup.says("push", round, DIALHOME);
@@ -85,7 +97,7 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
         setup.says("push", round, MOSQUITTO);
         mosquitto(setup, figures).await?;
     }
-    for (case, bound) in [(MANY, 1.2), (BUSY, 2.0)] {
+    for (case, bound) in [(MANY, 1.2), (BUSY, 2.0), (STORMY, 2.0)] {
         let ratio = figures.median(DIALHOME, case.ratio);
         figures.goals.push(Goal::at_most(case.ratio, ratio, bound));
     }
@@ -106,6 +118,11 @@ fn fitting(setup: &Setup) -> usize {
     const SPARE: usize = 256;
     let most = open_files().saturating_sub(setup.sessions.min(DOWNLOADS) + SPARE);
     setup.sessions.min(most).max(1)
+}
+
+/// Clients that dial beside the pushes.
+fn storm(setup: &Setup) -> usize {
+    setup.sessions.min(STORM)
 }
 
 /// What is downloaded: long enough for the pushes beside it.
@@ -165,10 +182,25 @@ async fn dialhome(
     clients.idle().await?;
     running.sessions(setup.sessions).await?;
     let times = push_all(setup, &mut running, &mut clients, &idle).await?;
-    add(figures, DIALHOME, &MANY, times, Some(one))?;
+    let many = add(figures, DIALHOME, &MANY, times, Some(one))?;
+
+    let mut stormers = own.seats().split_off(setup.sessions);
+    stormers.truncate(storm(setup));
+    let roll = Roll {
+        server: running.address,
+        kind: Kind::Handshake,
+        ping_s: 0,
+        seats: stormers,
+    };
+    let stormers = Clients::start(setup, roll, None).await?;
+    let pushes = push_all(setup, &mut running, &mut clients, &idle);
+    let (times, rate) = beside_storm(stormers, storm(setup), pushes).await?;
+    add(figures, DIALHOME, &STORMY, times, Some(many))?;
+    figures.add(DIALHOME, STORM_RATE, "1/s", rate);
+    running.sessions(setup.sessions).await?;
 
     let downloads = setup.sessions.min(DOWNLOADS);
-    let first = setup.sessions + round * downloads;
+    let first = setup.sessions + storm(setup) + round * downloads;
     let devices = own
         .devices
         .get(first..first + downloads)
@@ -231,6 +263,35 @@ async fn dialhome(
     running.gateway.stop().await
 }
 
+/// Does `work` while clients dial, authenticate and leave, as fast as they are answered; gives
+/// what it gave, and connections in a second. All of them have dialed once before it begins, and
+/// dials are under way as long as it lasts.
+async fn beside_storm<T>(
+    mut clients: Clients,
+    count: usize,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<(T, f64), Error> {
+    clients.give_way()?;
+    clients.dial(count, STORM_AT_ONCE).await?;
+    let began = tokio::time::Instant::now();
+    let (mut dialed, mut done) = (0, None);
+    tokio::pin!(work);
+    while done.is_none() {
+        let dialing = clients.dial(count, STORM_AT_ONCE);
+        tokio::pin!(dialing);
+        loop {
+            tokio::select! {
+                gave = &mut work, if done.is_none() => done = Some(gave?),
+                dialed = &mut dialing => break dialed?,
+            }
+        }
+        dialed += count;
+    }
+    let rate = dialed as f64 / began.elapsed().as_secs_f64();
+    done.map(|gave| (gave, rate))
+        .ok_or_else(|| Error::new("nothing was done beside the storm"))
+}
+
 /// Pushes to one after the other of these, and gives the microseconds that each took.
 async fn push_all(
     setup: &Setup,
@@ -274,9 +335,10 @@ fn pick(seats: &[Seat], number: usize) -> Option<&Seat> {
 
 async fn mosquitto(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
     let downloads = setup.sessions.min(DOWNLOADS);
-    let idle = seats(setup.sessions + downloads);
+    let idle = seats(setup.sessions + downloads + storm(setup));
     let broker = Mosquitto::start(&idle, None, None).await?;
-    let (idle, loading) = idle.split_at(setup.sessions);
+    let (idle, others) = idle.split_at(setup.sessions);
+    let (loading, stormers) = others.split_at(downloads);
     let roll = |seats: &[Seat], own| Roll {
         server: broker.address,
         kind: Kind::Mqtt(Topics { own, shared: !own }),
@@ -292,7 +354,18 @@ async fn mosquitto(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
     clients.open(setup.sessions - 1).await?;
     clients.idle().await?;
     let times = publish_all(setup, &mut publisher, &mut clients, idle).await?;
-    add(figures, MOSQUITTO, &MANY, times, Some(one))?;
+    let many = add(figures, MOSQUITTO, &MANY, times, Some(one))?;
+
+    let mut dialers = roll(stormers, true);
+    dialers.kind = Kind::Mqtt(Topics {
+        own: false,
+        shared: false,
+    });
+    let dialers = Clients::start(setup, dialers, None).await?;
+    let pushes = publish_all(setup, &mut publisher, &mut clients, idle);
+    let (times, rate) = beside_storm(dialers, stormers.len(), pushes).await?;
+    add(figures, MOSQUITTO, &STORMY, times, Some(many))?;
+    figures.add(MOSQUITTO, STORM_RATE, "1/s", rate);
 
     let mut downloaders = Clients::start(setup, roll(loading, false), None).await?;
     downloaders.open(downloads).await?;

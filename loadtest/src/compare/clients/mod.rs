@@ -10,6 +10,7 @@ pub(crate) mod process;
 
 use super::Setup;
 use crate::Error;
+use rustix::process::{Pid, setpriority_process};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -163,7 +164,7 @@ pub(super) struct Clients {
 
 #[derive(Debug)]
 struct Process {
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     seats: usize,
     opened: usize,
@@ -219,7 +220,7 @@ impl Clients {
                 let _ = say.send((number, Word::Failed { why }));
             });
             clients.processes.push(Process {
-                _child: child,
+                child,
                 input,
                 seats: mine.len(),
                 opened: 0,
@@ -353,6 +354,18 @@ impl Clients {
         let (dialed, _) = self.done(shares.len()).await?;
         if dialed != count {
             return Err(Error::new(format!("{dialed} of {count} dials succeeded")));
+        }
+        Ok(())
+    }
+
+    /// These processes have the processor when nobody else wants it, as if they were on other
+    /// machines: what they are beside to is measured without what they cost themselves.
+    pub(super) fn give_way(&self) -> Result<(), Error> {
+        const LAST: i32 = 19;
+        for process in &self.processes {
+            let id = process.child.id().and_then(|id| i32::try_from(id).ok());
+            setpriority_process(id.and_then(Pid::from_raw), LAST)
+                .map_err(|error| Error::of("clients cannot be given a lower priority", &error))?;
         }
         Ok(())
     }
