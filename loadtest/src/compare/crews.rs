@@ -1,7 +1,7 @@
 //! Crews of [`crate::fleet`], whose boards are real clients, as a row needs them.
 
 use super::Setup;
-use super::clients::{hex, source};
+use super::clients::{hex, program, source};
 use crate::Error;
 use crate::fleet::words::{Client, Link, Order, Roll, Seat, Tick, Word};
 use crate::site::{Device, PRODUCT, Site};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, timeout_at};
 
@@ -56,7 +56,7 @@ impl Crews {
         for (number, devices) in company.devices.chunks(share).enumerate() {
             let failed =
                 |error: &dyn std::fmt::Display| Error::of("a crew cannot be started", error);
-            let mut child = Command::new(&setup.own)
+            let mut child = program(&setup.own, None)
                 .arg("crew")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())

@@ -1,6 +1,7 @@
 //! The gateway's events, as they come.
 
 use super::Setup;
+use super::clients::program;
 use crate::Error;
 use crate::site::Site;
 use serde_json::Value;
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdout};
 
 /// `dialhome events --follow`. It ends with this value.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ impl Events {
     /// All that happened, and happens from now on.
     pub(super) fn follow(setup: &Setup, site: &Site) -> Result<Self, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::of("`dialhome events`", error);
-        let mut child = Command::new(&setup.gateway)
+        let mut child = program(&setup.gateway, None)
             .arg("--socket")
             .arg(site.data().join("admin.sock"))
             .args(["--json", "events", "--follow", "--since", "0"])

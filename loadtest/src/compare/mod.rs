@@ -20,6 +20,7 @@ mod slow;
 use crate::Error;
 use crate::cli::CompareArgs;
 use crate::measure::process::{CpuTime, machine};
+use crate::site::leash;
 use figures::Figures;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -108,7 +109,8 @@ const ROWS: [Row; 6] = [
 /// Measures the rows; exit code 0 when all could be measured.
 ///
 /// # Errors
-/// The command line names what there is not, or nothing can be started or written.
+/// The command line names what there is not, nothing can be started or written, or the run was
+/// interrupted.
 pub fn run(args: &CompareArgs) -> Result<ExitCode, Error> {
     if args.rounds == 0 || args.sessions == 0 || args.image_kib == 0 {
         return Err(Error::new("rounds, sessions and the image must be above 0"));
@@ -134,6 +136,8 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode, Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::of("no runtime", &error))?;
+    let (tell, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    runtime.block_on(async { leash::interrupts(move |name| tell.send(name).is_ok()) })?;
     let machine = machine();
     let settings = format!(
         "{} rounds, {} sessions, image of {} KiB{}",
@@ -155,7 +159,16 @@ pub fn run(args: &CompareArgs) -> Result<ExitCode, Error> {
         }
         print(&format!("\n== {}: {}\n", row.name, row.about));
         let mut figures = Figures::default();
-        let outcome = runtime.block_on((row.measure)(&setup, &mut figures));
+        let measured = runtime.block_on(async {
+            tokio::select! {
+                outcome = (row.measure)(&setup, &mut figures) => Ok(outcome),
+                Some(name) = asked.recv() => Err(Error::new(format!(
+                    "the comparison was interrupted ({name}) at {}", row.name
+                ))),
+            }
+        });
+        // What was started has ended with what was measuring it.
+        let outcome = measured?;
         print(&figures.table());
         let mut document = figures.json();
         missed += figures

@@ -11,13 +11,12 @@ use crate::fleet::words::{Gang, GangCount, Link, Order, Roll, Seat, Tick, Word};
 use crate::measure::clock::now_ns;
 use crate::measure::process::CpuTime;
 use crate::site::gateway::Gateway;
-use crate::site::{self, Device, Site};
+use crate::site::{self, Device, Site, leash};
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
@@ -83,7 +82,8 @@ pub(super) async fn play(setup: Setup) -> Result<Record, Error> {
     let crews = room::crews(scenario, setup.boards);
     room::check(setup.boards, crews, scenario.abusive_connections(), limit)?;
     let (tell, heard) = unbounded_channel();
-    interrupts(&tell)?;
+    let asked = tell.clone();
+    leash::interrupts(move |name| asked.send(Heard::Signal(name)).is_ok())?;
     let mut run = Run::prepare(setup, crews, tell, heard).await?;
     let played = run.all().await;
     let ended = run.end().await;
@@ -93,23 +93,6 @@ pub(super) async fn play(setup: Setup) -> Result<Record, Error> {
         Err(Stop::Failed(error)) => return Err(error),
     }
     Ok(run.record)
-}
-
-/// Ctrl-C and its kin end the run in order.
-fn interrupts(tell: &UnboundedSender<Heard>) -> Result<(), Error> {
-    for (kind, name) in [
-        (SignalKind::interrupt(), "SIGINT"),
-        (SignalKind::terminate(), "SIGTERM"),
-        (SignalKind::hangup(), "SIGHUP"),
-    ] {
-        let mut signals =
-            signal(kind).map_err(|error| Error::of("signals cannot be heard", &error))?;
-        let tell = tell.clone();
-        tokio::spawn(async move {
-            while signals.recv().await.is_some() && tell.send(Heard::Signal(name)).is_ok() {}
-        });
-    }
-    Ok(())
 }
 
 /// Milliseconds between two points of the series, and between two ticks of a crew.

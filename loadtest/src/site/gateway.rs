@@ -1,15 +1,16 @@
 //! The gateway's process.
 
-use super::Site;
 use super::admin::Admin;
+use super::{Site, leash};
 use crate::Error;
+use rustix::process::Signal;
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 /// A gateway that does not answer for so long will not any more.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,15 +64,7 @@ impl Gateway {
             .append(true)
             .open(&log)
             .map_err(|error| failed(&error))?;
-        let mut command = match within {
-            None => Command::new(program),
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(program);
-                command
-            }
-        };
-        let child = command
+        let child = leash::command(program, within, Signal::KILL)
             .arg("serve")
             .arg("--data")
             .arg(site.data())
@@ -82,8 +75,6 @@ impl Gateway {
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(|error| failed(&error))?)
             .stderr(output)
-            // A Ctrl-C at the terminal is for the run, which ends its gateway in order.
-            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(&error))?;
@@ -150,7 +141,7 @@ impl Gateway {
             .ok()
             .and_then(rustix::process::Pid::from_raw)
         {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = rustix::process::kill_process(pid, Signal::TERM);
         }
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod gateway;
+pub mod leash;
 
 use crate::Error;
 use dialhome_gateway::image::container::Head;
@@ -42,12 +43,8 @@ impl Site {
     /// # Errors
     /// There is no room for the folder.
     pub fn new() -> Result<Self, Error> {
-        let folder = tempfile::Builder::new()
-            .prefix("dialhome-load-")
-            .tempdir_in("/dev/shm")
-            .map_err(|error| Error::of("no folder in /dev/shm", &error))?;
         Ok(Self {
-            folder,
+            folder: leash::folder("load")?,
             operator: SigningKey::from_bytes(&[7; 32]),
         })
     }

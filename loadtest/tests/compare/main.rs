@@ -1,9 +1,11 @@
 //! `dialhome-loadtest compare` over every row, small: that each thing that is measured
 //! happens, and that what is printed and written is whole. The figures mean nothing here.
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const ROWS: [&str; 6] = ["idle", "deliver", "connect", "air", "push", "slow"];
 
@@ -79,6 +81,40 @@ fn a_row_that_is_not_there_is_refused_with_those_that_are() {
     for row in ROWS {
         assert!(said.contains(row), "{said}");
     }
+}
+
+#[test]
+fn an_interrupt_ends_everything() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dialhome-loadtest"))
+        .args(["compare", "idle", "--rounds", "1000", "--sessions", "20"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the harness starts");
+    let errors = BufReader::new(child.stderr.take().expect("its errors"));
+    let mut lines = errors.lines().map_while(Result::ok);
+    // A gateway, clients and a broker run by then, or have run.
+    assert!(
+        lines.any(|line| line.contains("round 1: nginx")),
+        "no round began"
+    );
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::INT).expect("it runs");
+    let rest: Vec<String> = lines.collect();
+    let code = child.wait().expect("its end").code();
+    assert_eq!(code, Some(2), "{rest:?}");
+    assert!(
+        rest.iter()
+            .any(|line| line.contains("interrupted (SIGINT)")),
+        "{rest:?}"
+    );
+    let made = format!("-{}-", child.id());
+    let left: Vec<_> = std::fs::read_dir("/dev/shm")
+        .expect("tmpfs")
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().contains(&made))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 fn read(path: &Path) -> Value {

@@ -89,6 +89,17 @@ fn an_interrupt_ends_everything_in_order() {
 }
 
 #[test]
+fn a_run_that_is_killed_leaves_no_process() {
+    let files = Files::new(LONG);
+    let mut run = files.start();
+    run.line("the boards are switched on");
+    let processes = run.children();
+    assert_eq!(processes.len(), 3, "two crews and a gateway: {processes:?}");
+    run.signal(Signal::KILL);
+    gone(&processes);
+}
+
+#[test]
 fn a_fleet_that_does_not_fit_is_refused_with_what_would() {
     let files = Files::new(&SHORT.replace("boards = 5", "boards = 100"));
     let program = command();

@@ -10,7 +10,8 @@ pub(crate) mod process;
 
 use super::Setup;
 use crate::Error;
-use rustix::process::{Pid, setpriority_process};
+use crate::site::leash;
+use rustix::process::{Pid, Signal, setpriority_process};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -418,16 +419,10 @@ impl Clients {
     }
 }
 
-/// `path` as a command, within a network namespace where one is named.
+/// `path` as a command that ends with this process, within a network namespace where one is named.
 pub(super) fn program(path: &std::path::Path, within: Option<&str>) -> Command {
-    match within {
-        None => Command::new(path),
-        Some(namespace) => {
-            let mut command = Command::new("ip");
-            command.args(["netns", "exec", namespace]).arg(path);
-            command
-        }
-    }
+    // In order: a master that is killed leaves its workers behind.
+    leash::command(path, within, Signal::TERM)
 }
 
 /// The address that client `number` dials from: 200 in a /24, so that no network's limit is met.

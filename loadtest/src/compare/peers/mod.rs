@@ -26,14 +26,6 @@ pub(super) struct Server {
     folder: TempDir,
 }
 
-/// A folder for a peer's files.
-fn folder(name: &str) -> Result<TempDir, Error> {
-    tempfile::Builder::new()
-        .prefix(&format!("dialhome-{name}-"))
-        .tempdir_in("/dev/shm")
-        .map_err(|error| Error::of("no folder in /dev/shm", &error))
-}
-
 fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), Error> {
     fs::write(path, text).map_err(|error| Error::of(&path.display().to_string(), &error))
 }

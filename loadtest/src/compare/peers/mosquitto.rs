@@ -1,8 +1,9 @@
 //! The MQTT broker mosquitto, from Debian.
 
-use super::{Server, folder, installed, listen_on, write};
+use super::{Server, installed, listen_on, write};
 use crate::Error;
 use crate::compare::clients::{Seat, hex};
+use crate::site::leash;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
@@ -54,7 +55,7 @@ impl Mosquitto {
     ) -> Result<Self, Error> {
         let program = installed("mosquitto", "mosquitto")?;
         let hasher = installed("mosquitto_passwd", "mosquitto")?;
-        let folder = folder("mosquitto")?;
+        let folder = leash::folder("mosquitto")?;
         let address = listen_on(address, 1883)?;
         let [publisher, other_publisher] = ["publisher", "publisher-2"].map(|id| Seat {
             id: id.into(),

@@ -1,8 +1,9 @@
 //! The web server nginx, from Debian.
 
-use super::{Server, folder, installed, listen_on, write};
+use super::{Server, installed, listen_on, write};
 use crate::Error;
 use crate::compare::clients::http::SERVER_NAME;
+use crate::site::leash;
 use std::net::{IpAddr, SocketAddr};
 
 /// A web server with one file, `/image`, and one next to empty, `/hash`, over TCP and over
@@ -78,7 +79,7 @@ impl Nginx {
         within: Option<&str>,
     ) -> Result<Self, Error> {
         let program = installed("nginx", "nginx-light")?;
-        let folder = folder("nginx")?;
+        let folder = leash::folder("nginx")?;
         let (plain, tls) = (listen_on(address, 80)?, listen_on(address, 443)?);
         let failed = |error: rcgen::Error| Error::of("a certificate", &error);
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
