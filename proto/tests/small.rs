@@ -6,7 +6,7 @@
 use dialhome_proto::code::{BootReason, DigestFrom, Revert};
 use dialhome_proto::device::{Cell, Cells, ComponentConfig, Config, Machine, RunningImage, Work};
 use dialhome_proto::frame::{DeviceFrame, GatewayFrame, NewKey, SetGateways, Unsupported, Welcome};
-use dialhome_proto::id::Digest;
+use dialhome_proto::id::{Digest, Handle};
 use dialhome_proto::time::Millis;
 use heapless::Vec as Fixed;
 
@@ -83,6 +83,21 @@ fn a_new_key_and_a_list_of_gateways_are_unsupported() {
         let expected = DeviceFrame::from(Unsupported { number });
         assert_eq!(DeviceFrame::decode(&answer), Ok(expected));
     }
+}
+
+#[test]
+fn what_an_earlier_image_stated_of_its_key_and_its_list_is_withdrawn() {
+    // The journal's cell: two entries, of kind 1 (KeyStored) and kind 2 (GatewaysStored).
+    let mut cell = vec![7, 2, 6, 1];
+    cell.extend([5; size_of::<Handle>()]);
+    cell.extend([7, 2, 3]);
+    cell.extend([0, 0]);
+    let mut cells = Cells::default();
+    assert!(cells.load(Cell::Outbox, &cell), "the cell's format");
+    assert_eq!(cells.outbox.entries().len(), 2);
+    let mut machine = machine(cells);
+    assert!(machine.cells().outbox.entries().is_empty());
+    assert_eq!(machine.poll_work(NOW), Some(Work::Store(Cell::Outbox)));
 }
 
 #[test]

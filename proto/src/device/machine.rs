@@ -6,7 +6,7 @@ use super::config::{
 };
 use super::dialing::{first_key, first_list};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
-use super::outbox::Said;
+use super::outbox::{Entry, Said};
 use super::proof::Proof;
 use super::receiving::Todo;
 use super::stage::Stage;
@@ -155,6 +155,9 @@ impl<'c> Machine<'c> {
             rtt_ms: 0,
         };
         machine.resume_trial(now);
+        if !(ROTATION && GATEWAY_LISTS) {
+            machine.withdraw();
+        }
         machine.state_pending_key();
         machine
     }
@@ -636,6 +639,16 @@ impl<'c> Machine<'c> {
         }
         self.dirty(Cell::Outbox);
         Some(said)
+    }
+
+    /// Drops what an earlier image stated and this build does not do. The gateway would take
+    /// a stated key for stored, and close each session for the board to dial with it.
+    fn withdraw(&mut self) {
+        let untrue = |entry: &&Entry| !entry.said.is_true_here();
+        while let Some(entry) = self.cells.outbox.entries().iter().find(untrue) {
+            let sequence = entry.sequence;
+            self.unstate(sequence);
+        }
     }
 
     pub(super) fn state_said(&mut self, said: Said, detail: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Statements that the board repeats until the gateway has settled them
 //! (spec/protocol.md section 4.3).
 
+use super::config::{GATEWAY_LISTS, ROTATION};
 use crate::code::{Reason, Statement};
 use crate::id::{Handle, UpdateId};
 use crate::limits::{OUTBOX_DETAIL_MAX, OUTBOX_MAX};
@@ -32,6 +33,18 @@ pub enum Said {
         /// Its epoch.
         epoch: u32,
     },
+}
+
+impl Said {
+    /// Whether it is true of this build. What an earlier image stated of a key or a list
+    /// that this one does not use is not.
+    pub(super) const fn is_true_here(&self) -> bool {
+        match self {
+            Self::Outcome { .. } => true,
+            Self::KeyStored { .. } => ROTATION,
+            Self::GatewaysStored { .. } => GATEWAY_LISTS,
+        }
+    }
 }
 
 /// A numbered statement.

@@ -1,6 +1,6 @@
 //! Frames on their way out, in order: Hello, the outbox, then what waits.
 
-use super::config::GATEWAY_LISTS;
+use super::config::{GATEWAY_LISTS, ROTATION};
 use super::link::LinkState;
 use super::machine::Machine;
 use super::outbox::{Entry, Said};
@@ -112,8 +112,14 @@ impl Machine<'_> {
                 };
                 say(writer, &report);
             }
-            Said::KeyStored { handle } => say(writer, &KeyStored { sequence, handle }),
-            Said::GatewaysStored { epoch } => say(writer, &GatewaysStored { sequence, epoch }),
+            Said::KeyStored { handle } if ROTATION => {
+                say(writer, &KeyStored { sequence, handle });
+            }
+            Said::GatewaysStored { epoch } if GATEWAY_LISTS => {
+                say(writer, &GatewaysStored { sequence, epoch });
+            }
+            // Withdrawn at the start.
+            Said::KeyStored { .. } | Said::GatewaysStored { .. } => return false,
         }
         true
     }
