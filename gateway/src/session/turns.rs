@@ -208,7 +208,8 @@ impl State {
         self.next += 1;
         let waiting = Waiting {
             handle: Arc::clone(handle),
-            before: usize::MAX,
+            // Until it is counted: all that wait, who never are more.
+            before: self.tickets.len(),
         };
         let own = self.networks.entry(network).or_default();
         if own.queues[queue].is_empty() {
@@ -221,7 +222,6 @@ impl State {
             number,
         };
         self.tickets.insert(handle.generation, ticket);
-        self.ranked = None;
     }
 
     /// Gives places that are free to those who wait, as long as there are both.

@@ -201,3 +201,17 @@ fn twenty_thousand_wait_and_none_is_forgotten() {
     }
     assert_eq!((served, site.turns.counts()), (MANY, (0, 0, 0)));
 }
+
+#[test]
+fn who_comes_to_a_long_queue_has_a_number_at_once_and_the_others_are_not_counted_anew() {
+    let waiting = RANK_AT_ONCE as u64 + 1;
+    let mut site = Site::new(1, 1, vec![0; RANK_AT_ONCE + 3]);
+    assert!(site.ask(0, false));
+    for generation in 1..=waiting {
+        assert!(!site.ask(generation, false));
+    }
+    assert_eq!(site.before(1), 0);
+    assert!(!site.ask(waiting + 1, false));
+    assert!(site.turns.state().ranked.is_some(), "counted anew for one");
+    assert_eq!(site.before(waiting + 1), RANK_AT_ONCE + 1);
+}
