@@ -13,7 +13,7 @@ use dialhome_proto::gateway::{
     self, Awaits, ChunkRange, Command, Delivery, Plan, Record, Standing,
 };
 use dialhome_proto::id::{Digest, UpdateId};
-use dialhome_proto::limits::{CHUNK_COST, RECORD_HEADER};
+use dialhome_proto::limits::{CHUNK_COST, RECORD_HEADER, TAG};
 use dialhome_proto::link::DeviceKey;
 use std::io;
 use std::sync::Arc;
@@ -420,6 +420,7 @@ impl Running {
             bytes,
         };
         let busy = self.busy.get_or_insert_default();
+        busy.make_room(bytes.len() + 64 + RECORD_HEADER + TAG);
         seal(&mut self.session, &mut busy.tx, &chunk.into())?;
         if let Some(funds) = &delivering.funds {
             funds.spend(cost(range.len));

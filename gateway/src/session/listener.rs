@@ -5,11 +5,11 @@ use super::parking;
 use super::place::Place;
 use super::registry::Handle;
 use super::run::Running;
-use super::{Gateway, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, STOP_MS, clock};
+use super::{Gateway, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, SILENT_GRACE_MS, STOP_MS, clock};
 use crate::admin::RefusedFor;
 use crate::link::Rejected;
 use crate::store::KeyRecord;
-use dialhome_proto::code::{self, CloseCode};
+use dialhome_proto::code;
 use dialhome_proto::gateway::Session;
 use dialhome_proto::limits::HANDSHAKE_MS;
 use dialhome_proto::link::{
@@ -85,10 +85,12 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
         }
     }
     drop(listener);
-    crate::admin::Live::close_all(&*gateway.registry, CloseCode::STOPPING);
+    gateway.registry.stop();
     let _ = tokio::time::timeout(Duration::from_millis(STOP_MS), async {
-        // Parked sessions are told as well; each is a task again while it says Close.
-        while !gateway.registry.is_empty() {
+        // Parked sessions are told as well; each is a task again while it says Close. Who shakes
+        // hands may end that and is told then; who says nothing is not waited for.
+        while !gateway.registry.is_empty() || !tasks.is_empty() {
+            gateway.registry.places.end_silent(SILENT_GRACE_MS);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         tasks.close();

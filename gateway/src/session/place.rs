@@ -127,6 +127,23 @@ impl Places {
         inner.evicted += u64::from(freed);
         freed
     }
+
+    /// Ends all connections that have been silent for so many milliseconds.
+    pub(super) fn end_silent(&self, for_ms: u64) {
+        let now = clock();
+        let mut inner = self.inner();
+        let mut ended = 0;
+        for network in inner.networks.values_mut() {
+            while network
+                .oldest()
+                .is_some_and(|(_, since)| now.since(since) >= for_ms)
+                && network.evict()
+            {
+                ended += 1;
+            }
+        }
+        inner.evicted += ended;
+    }
 }
 
 /// A place, as long as it is kept.
@@ -145,11 +162,12 @@ impl Place {
     }
 
     /// The peer has said what it owed: the place is not taken away while that is looked at.
-    pub(super) fn spoke(&self) {
+    /// False where it was taken away before: the task ends at its next wait, and must have
+    /// nothing in a table by then.
+    pub(super) fn spoke(&self) -> bool {
         let mut inner = self.places.inner();
-        if let Some(own) = inner.networks.get_mut(&self.network) {
-            own.silent.remove(&self.id);
-        }
+        let own = inner.networks.get_mut(&self.network);
+        own.is_some_and(|own| own.silent.remove(&self.id).is_some())
     }
 
     /// The peer owes bytes again, to another task where `task` names one.
@@ -227,13 +245,18 @@ mod tests {
         assert!(take(&places, "192.0.0.7").is_err());
         assert!(take(&places, "198.51.100.7").is_ok());
         // Those that have spoken stay.
-        held.iter().for_each(Place::spoke);
+        assert!(held[1..].iter().all(Place::spoke));
+        assert!(!held[0].spoke(), "it had to go before it spoke");
         assert_eq!(take(&places, "198.51.100.7").err(), Some(RefusedFor::Busy));
         for place in &mut held {
             place.waits(None);
         }
         assert!(take(&places, "198.51.100.7").is_ok());
         assert!(places.make_room());
+        places.end_silent(60_000);
+        assert!(held[9].spoke(), "it was not silent for so long");
+        places.end_silent(0);
+        assert!(!held.iter().any(Place::spoke));
         drop(held);
         assert!(!places.make_room());
         assert_eq!(places.counts().0, 0);

@@ -193,6 +193,8 @@ pub struct Registry {
     pub(super) transfers: AtomicU64,
     /// Seconds over which all boards come back, once all were told to.
     spread_s: AtomicU32,
+    /// The gateway stops: a session that begins now ends at once.
+    stopping: AtomicBool,
     /// Connections refused as `busy` within the running minute.
     crowd: Mutex<Option<(Instant, u64)>>,
 }
@@ -210,6 +212,7 @@ impl Registry {
             rates: Arc::new(Rates::new(&limits)),
             transfers: AtomicU64::new(0),
             spread_s: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
             crowd: Mutex::default(),
         }
     }
@@ -231,10 +234,20 @@ impl Registry {
                 None
             }
         };
+        // Looked at when it is in the table: otherwise the stop has found it there.
+        if self.stopping.load(Ordering::Acquire) {
+            handle.close(CloseCode::STOPPING);
+        }
         let Some(old) = old else { return false };
         old.close(CloseCode::SUPERSEDED);
         // A board that redials behind a new mapping takes over from itself: another address may be just that.
         count(&self.takeovers, device, TAKEOVER_PERIOD) > TAKEOVERS_PER_HOUR
+    }
+
+    /// Closes every session, and from here on those that begin.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.close_all(CloseCode::STOPPING);
     }
 
     /// Forgets the session, unless a newer one has its place.
@@ -414,6 +427,25 @@ mod tests {
         // Those who came first return sooner, but never all at once.
         assert!(seen.iter().all(|count| *count < 2_000), "{seen:?}");
         assert!(seen[30] > 0, "{seen:?}");
+    }
+
+    #[test]
+    fn a_session_that_begins_while_the_gateway_stops_is_told_so() {
+        let registry = Registry::new(Limits::default());
+        let begin = |name: &str, generation| {
+            let (names, _) = tokio::sync::mpsc::unbounded_channel();
+            let peer = ([127, 0, 0, 1], 7040).into();
+            let handle = Arc::new(Handle::new(generation, peer, names));
+            registry.take_over(&DeviceId::stored(name), &handle);
+            handle
+        };
+        let first = begin("first", 1);
+        assert_eq!(first.close_asked(), None);
+        registry.stop();
+        let second = begin("second", 2);
+        for handle in [&first, &second] {
+            assert_eq!(handle.close_asked(), Some(CloseCode::STOPPING));
+        }
     }
 
     #[test]

@@ -49,6 +49,18 @@ pub(super) struct Busy {
     stalled: Option<Millis>,
 }
 
+impl Busy {
+    /// Room for one more record of a transfer. A large buffer does not double: it gets what
+    /// it can ever hold, a batch that has left, one that waits and this record.
+    pub(super) fn make_room(&mut self, record: usize) {
+        let len = self.tx.len();
+        if self.tx.capacity() - len < record && self.tx.capacity() >= BATCH_MAX {
+            let most = 2 * BATCH_MAX + record;
+            self.tx.reserve_exact(most.saturating_sub(len).max(record));
+        }
+    }
+}
+
 /// What the board was told in this session, beside its update; and what it owes before anything.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -337,8 +349,12 @@ impl Running {
 
     /// The first authenticated record: this session takes the device's place.
     async fn greet(&mut self, hello: &Hello<'_>) -> Result<(), End> {
-        if let Some(told) = self.told.take() {
-            drop(told.place);
+        if let Some(told) = self.told.take()
+            && let Some(place) = told.place
+            && !place.spoke()
+        {
+            // It went for another while its Hello came: the task is about to be ended from outside.
+            return Err(End::Lost);
         }
         let duplicate = self
             .gateway
@@ -590,6 +606,19 @@ pub(super) fn seal(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_buffer_of_a_transfer_never_has_room_for_more_than_two_batches_and_a_record() {
+        for record in [600, 4_190, 16_470] {
+            let mut busy = Busy::default();
+            while busy.tx.len() < 2 * BATCH_MAX {
+                busy.make_room(record);
+                busy.tx.resize(busy.tx.len() + record, 0);
+            }
+            let room = busy.tx.capacity();
+            assert!(room <= 273 * 1024, "{room} bytes, {record} at a time");
+        }
+    }
 
     #[test]
     fn an_idle_session_is_a_value_of_224_bytes() {
