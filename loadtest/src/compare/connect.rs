@@ -73,6 +73,10 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
         let ratio = figures.median(DIALHOME, RATE) / figures.median(who, RATE);
         figures.goals.push(Goal::at_least(what, ratio, 1.0));
     }
+    // A broker's CONNACK is the end of its work, as Welcome is.
+    let ratio = figures.median(WELCOMED, RATE) / figures.median(MOSQUITTO, RATE);
+    let what = "boards welcomed over mosquitto's connections";
+    figures.goals.push(Goal::at_least(what, ratio, 1.0));
     Ok(())
 }
 

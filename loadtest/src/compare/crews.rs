@@ -1,7 +1,7 @@
 //! Crews of [`crate::fleet`], whose boards are real clients, as a row needs them.
 
 use super::Setup;
-use super::clients::{hex, program, source};
+use super::clients::{hear, hex, program, source};
 use crate::Error;
 use crate::fleet::words::{Client, Link, Order, Roll, Seat, Tick, Word};
 use crate::site::{Device, PRODUCT, Site};
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin};
 use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::time::{Instant, timeout_at};
@@ -66,18 +66,9 @@ impl Crews {
             let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
                 return Err(failed(&"no pipes"));
             };
-            let say = say.clone();
-            tokio::spawn(async move {
-                let mut lines = BufReader::new(output).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    let word = serde_json::from_str(&line).unwrap_or_else(|error| Word::Failed {
-                        why: format!("{error}: {line}"),
-                    });
-                    if say.send((number, word)).is_err() {
-                        return;
-                    }
-                }
-            });
+            tokio::spawn(hear(number, output, say.clone(), |why| Word::Failed {
+                why,
+            }));
             let roll = company.roll(devices, number * share, image.clone());
             let mut line = serde_json::to_string(&roll).map_err(|error| failed(&error))?;
             line.push('\n');

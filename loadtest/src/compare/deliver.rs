@@ -35,7 +35,7 @@ const GOAL_COST: f64 = 1.25;
 pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
     let devices = setup.sessions.min(DEVICES);
     figures.notes.push(format!(
-        "{} KiB to each of {devices} devices that are connected already; each client checks what came. Dialhome: encrypted, chunks of 4 KiB with CRC, windows of 256 KiB, acknowledged as on flash, recorded",
+        "{} KiB to each of {devices} devices that are connected already; each client checks what came. Dialhome: encrypted, chunks of 4 KiB with CRC, windows of 256 KiB, acknowledged as on flash, recorded; the operator's commands are a figure of their own, what the peers' servers do until they are quiet again is counted",
         setup.image / 1024
     ));
     for round in 0..setup.rounds {
@@ -97,11 +97,13 @@ async fn dialhome(
         .until("boards online", PATIENCE, |tick| tick.online, all)
         .await?;
     running.sessions(devices).await?;
+    let time = CpuTime::of(vec![running.gateway.id()]);
     running.admin.call(Method::POST, "/v1/hold", None).await?;
+    let before = time.seconds();
     for device in &own.devices {
         running.admin.push(&device.id, 0).await?;
     }
-    let time = CpuTime::of(vec![running.gateway.id()]);
+    let commands = time.seconds() - before;
     let bytes = all * image.len() as u64;
     let delivering = async {
         let before = time.seconds();
@@ -136,6 +138,12 @@ async fn dialhome(
         "the same until all are staged and restart",
         "s",
         whole * per,
+    );
+    figures.add(
+        DIALHOME,
+        "the operator's commands before it, one a device",
+        "s",
+        commands * per,
     );
     Ok(())
 }

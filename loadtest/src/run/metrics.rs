@@ -144,7 +144,7 @@ pub const METRICS: &[Metric] = &[
     metric(
         "resent_ratio",
         "",
-        "bytes of chunks that came to a board again, over its committed bytes",
+        "bytes of chunks that a board wrote again, over its committed bytes; what was lost on its way is in air_ratio alone",
         |run| ratio(run.last.again as f64, run.last.committed as f64),
     ),
     metric(

@@ -12,14 +12,15 @@ use super::Setup;
 use crate::Error;
 use crate::site::leash;
 use rustix::process::{Pid, Signal, setpriority_process};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::timeout;
 
 /// Connections of one process, most: a process may have 20,000 open files on some machines.
@@ -206,20 +207,9 @@ impl Clients {
             let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
                 return Err(Error::new("a process of clients has no pipes"));
             };
-            let say = say.clone();
-            tokio::spawn(async move {
-                let mut lines = BufReader::new(output).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    let word = serde_json::from_str(&line).unwrap_or_else(|error| Word::Failed {
-                        why: format!("{error}: {line}"),
-                    });
-                    if say.send((number, word)).is_err() {
-                        return;
-                    }
-                }
-                let why = "a process of clients ended".to_owned();
-                let _ = say.send((number, Word::Failed { why }));
-            });
+            tokio::spawn(hear(number, output, say.clone(), |why| Word::Failed {
+                why,
+            }));
             clients.processes.push(Process {
                 child,
                 input,
@@ -417,6 +407,25 @@ impl Clients {
             }
         }
     }
+}
+
+/// Gives on what a process says in lines of JSON, and at last that it has ended.
+pub(super) async fn hear<W: DeserializeOwned>(
+    number: usize,
+    output: ChildStdout,
+    say: UnboundedSender<(usize, W)>,
+    failed: fn(String) -> W,
+) {
+    let mut lines = BufReader::new(output).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let word =
+            serde_json::from_str(&line).unwrap_or_else(|error| failed(format!("{error}: {line}")));
+        if say.send((number, word)).is_err() {
+            return;
+        }
+    }
+    let why = format!("process {number} of clients or boards ended before it was told to");
+    let _ = say.send((number, failed(why)));
 }
 
 /// `path` as a command that ends with this process, within a network namespace where one is named.
