@@ -322,6 +322,7 @@ impl Run {
             After::Step | After::Begin => "its time",
             After::Online => "every board having a session",
             After::Settled => "every update having ended",
+            After::AtRest => "every update having ended and every board having a session",
         };
         self.waiting_for = format!("{awaited}, before {before}");
         loop {
@@ -329,6 +330,7 @@ impl Run {
                 After::Step | After::Begin => true,
                 After::Online => self.is_online(),
                 After::Settled => self.is_settled(),
+                After::AtRest => self.is_settled() && self.is_online(),
             };
             if holds {
                 break;

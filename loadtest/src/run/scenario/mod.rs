@@ -183,6 +183,8 @@ pub enum After {
     Online,
     /// Every update has ended.
     Settled,
+    /// Both: every update has ended, and every board has a session.
+    AtRest,
 }
 
 /// Something that happens.
