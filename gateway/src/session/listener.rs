@@ -146,12 +146,8 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
         let within = Duration::from_millis(HANDSHAKE_MS);
         let shaken = tokio::time::timeout(within, shake(&gateway, stream, &mut place)).await;
         match shaken {
-            Ok(Ok((stream, records, key))) => {
-                let handle = Arc::new(Handle::new(
-                    gateway.store.next_generation(),
-                    peer,
-                    gateway.parking.names(),
-                ));
+            Ok(Ok((stream, records, key, generation))) => {
+                let handle = Arc::new(Handle::new(generation, peer, gateway.parking.names()));
                 let session = Session::new(records, clock());
                 let named = Arc::default();
                 place.waits(Some(Arc::clone(&named)));
@@ -167,7 +163,8 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
     let _ = named.set(task.abort_handle());
 }
 
-type Shaken = (TcpStream, Records, Arc<KeyRecord>);
+/// The connection, its keys, whose it is, and its generation.
+type Shaken = (TcpStream, Records, Arc<KeyRecord>, u64);
 
 async fn shake(
     gateway: &Gateway,
@@ -223,8 +220,10 @@ async fn shake(
         .reply()
         .map_err(|rejected| reject(&stream, &preamble, rejected))?;
     drop(turn);
+    // Before the answer leaves: a board that dials again after it has a higher one.
+    let generation = gateway.store.next_generation();
     stream.write_all(&accepted.answer).await.map_err(lost)?;
-    Ok((stream, Records::new(&accepted.keys), known))
+    Ok((stream, Records::new(&accepted.keys), known, generation))
 }
 
 fn reject(stream: &TcpStream, preamble: &Preamble, rejected: Rejected) -> RefusedFor {
