@@ -125,7 +125,6 @@ where
     /// Cells that the journal cannot read count as empty: an image on its way starts over;
     /// and where keys, trust or floors are lost the board dials with its provisioned key
     /// and refuses every update.
-    #[inline(never)]
     pub fn start(
         mut config: Config<'c>,
         provision: Provision<'c>,
