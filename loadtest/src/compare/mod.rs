@@ -1,6 +1,6 @@
 //! `dialhome-loadtest compare`: the same job done by others, side by side in one run.
 //!
-//! One file per row of what is compared, one per peer ([`peers`]). In every round each
+//! One file per row of what is compared, one per peer (`peers/`). In every round each
 //! contender has its turn, so that what changes on the machine meanwhile meets all of them.
 
 mod air;

@@ -5,8 +5,8 @@
 //! JSON to a crew's standard input and reads lines of JSON from its standard output
 //! ([`words`]).
 //!
-//! A board is one task ([`board`]): the client over a socket ([`wire`]), with a link's model
-//! before it ([`link`]), and over a slot, a journal and a boot loader in memory ([`flash`]),
+//! A board is one task (`board`): the client over a socket (`wire`), with a link's model
+//! before it (`link`), and over a slot, a journal and a boot loader in memory (`flash`),
 //! which hold no image of their own.
 
 mod board;
