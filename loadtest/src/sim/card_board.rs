@@ -2,18 +2,18 @@
 //! card's slot, journal and boot side, against the gateway's machines.
 
 use super::card::{Disk, Snapshot, Storage};
-use super::fixture::{DEVICE, Image, PRODUCT, trust};
+use super::fixture::{Image, config, provision, trust};
 use super::gate::Gate;
 use super::net::{Manners, Net, SimTransport};
 use super::nor_board::Behaviour;
 use super::power::Power;
 use super::store::Store;
 use super::world::KEY;
-use dialhome_device::client::{Client, Parts, Provision};
+use dialhome_device::client::{Client, Parts};
 use dialhome_device::rng::Rng;
 use dialhome_device::sd::{Card, SdJournal, SdSlot, SduBoot, Sketch};
 use dialhome_proto::code::{BootReason, SelfTest};
-use dialhome_proto::device::{ComponentConfig, Config, LinkState};
+use dialhome_proto::device::{ComponentConfig, LinkState};
 use dialhome_proto::link::DeviceKey;
 use dialhome_proto::time::Millis;
 use rand::rngs::SmallRng;
@@ -206,27 +206,9 @@ impl Run<'_> {
             commit_ms: 500,
             claim_every: CLAIM_EVERY,
         }];
-        let config = Config {
-            device: DEVICE,
-            product: PRODUCT,
-            hardware: 1,
-            client: "sim",
-            receive_buffer: 0,
-            tasks: 0,
-            ping_s: 120,
-            ping_s_min: 10,
-            wake_s: 0,
-            backoff_ms: (1000, 60_000),
-            gateways: 0,
-            components: &components,
-        };
+        let config = config(&components);
         let (key, trust) = (DeviceKey::new(KEY), trust());
-        let provision = Provision {
-            key: &key,
-            seed: None,
-            gateways: &["gateway:7040"],
-            trust: Some(&trust),
-        };
+        let provision = provision(&key, &trust);
         self.net.borrow_mut().now = self.now;
         let mut now = self.now;
         let mut stores = std::mem::take(&mut self.stores);

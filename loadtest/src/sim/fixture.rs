@@ -1,9 +1,12 @@
 //! Images, manifests and keys that are made once per run.
 
 use super::boot::Nature;
+use dialhome_device::client::Provision;
+use dialhome_proto::device::{ComponentConfig, Config};
 use dialhome_proto::gateway::Plan;
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::limits::{MANIFEST_MAX, STATEMENT_MAX};
+use dialhome_proto::link::DeviceKey;
 use dialhome_proto::manifest::{
     EntryFields, Manifest, ManifestFields, TrialBudget, assemble, encode_body,
 };
@@ -33,6 +36,36 @@ pub fn trust() -> TrustSet {
             .into_iter()
             .collect(),
         minimums: heapless::Vec::new(),
+    }
+}
+
+/// The configuration of a simulated board with these components.
+#[must_use]
+pub const fn config(components: &[ComponentConfig]) -> Config<'_> {
+    Config {
+        device: DEVICE,
+        product: PRODUCT,
+        hardware: 1,
+        client: "sim",
+        receive_buffer: 0,
+        tasks: 0,
+        ping_s: 120,
+        ping_s_min: 10,
+        wake_s: 0,
+        backoff_ms: (1000, 60_000),
+        gateways: 0,
+        components,
+    }
+}
+
+/// What a simulated board is provisioned with.
+#[must_use]
+pub const fn provision<'p>(key: &'p DeviceKey, trust: &'p TrustSet) -> Provision<'p> {
+    Provision {
+        key,
+        gateways: &["gateway:7040"],
+        trust: Some(trust),
+        seed: None,
     }
 }
 

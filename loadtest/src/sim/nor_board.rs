@@ -1,7 +1,7 @@
 //! A board on NOR flash, from reset to rest: boot stage, client with slot, journal and
 //! boot side, against the gateway's machines on the virtual clock.
 
-use super::fixture::{DEVICE, Image, PRODUCT, trust};
+use super::fixture::{Image, config, provision, trust};
 use super::gate::Gate;
 use super::net::{Manners, Net, SimTransport};
 use super::nor::{Nor, Rules};
@@ -9,14 +9,14 @@ use super::power::Power;
 use super::store::Store;
 use super::world::KEY;
 use dialhome_device::boot::BootError;
-use dialhome_device::client::{Client, Parts, Provision};
+use dialhome_device::client::{Client, Parts};
 use dialhome_device::nor::{
     BootLayout, BootStage, Decision, JournalLayout, NorBoot, NorJournal, NorSlot, Partition,
     Porter, Region, Started,
 };
 use dialhome_device::rng::Rng;
 use dialhome_proto::code::{BootReason, Reason, SelfTest};
-use dialhome_proto::device::{ComponentConfig, Config, LinkState};
+use dialhome_proto::device::{ComponentConfig, LinkState};
 use dialhome_proto::gateway::State;
 use dialhome_proto::link::DeviceKey;
 use dialhome_proto::time::Millis;
@@ -431,28 +431,10 @@ impl<'r, const W: usize, const E: usize> Run<'r, W, E> {
             rng: SimRng(SmallRng::seed_from_u64(self.seed ^ u64::from(self.starts))),
         };
         let components = [component];
-        let config = Config {
-            device: DEVICE,
-            product: PRODUCT,
-            hardware: 1,
-            client: "sim",
-            receive_buffer: 0,
-            tasks: 0,
-            ping_s: 120,
-            ping_s_min: 10,
-            wake_s: 0,
-            backoff_ms: (1000, 60_000),
-            gateways: 0,
-            components: &components,
-        };
+        let config = config(&components);
         let key = DeviceKey::new(KEY);
         let trust = trust();
-        let provision = Provision {
-            key: &key,
-            seed: None,
-            gateways: &["gateway:7040"],
-            trust: Some(&trust),
-        };
+        let provision = provision(&key, &trust);
         self.net.borrow_mut().now = self.now;
         let mut client: Client<'_, _, _, _, _, _, RX> =
             Client::start(config, provision, parts, Millis(self.now));

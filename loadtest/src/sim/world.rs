@@ -1,14 +1,14 @@
 //! The board, the link and the gateway, and a clock that jumps from event to event.
 
 use super::boot::{Images, Loader, Nature, SimBoot};
-use super::fixture::{DEVICE, Image, PRODUCT, trust};
+use super::fixture::{Image, config, provision, trust};
 use super::flash::{Medium, SimSlot};
 use super::gate::Gate;
 use super::journal::{Cells, SimJournal};
 use super::net::{Manners, Net, SimTransport};
 use super::power::Power;
 use super::store::Store;
-use dialhome_device::client::{Client, Parts, Provision};
+use dialhome_device::client::{Client, Parts};
 use dialhome_device::rng::Rng;
 use dialhome_device::slot::Geometry;
 use dialhome_proto::code::{BootReason, SelfTest};
@@ -301,25 +301,11 @@ impl World {
             rng: SimRng(SmallRng::seed_from_u64(self.rng.random())),
         };
         let config = Config {
-            device: DEVICE,
-            product: PRODUCT,
-            hardware: 1,
-            client: "sim",
-            receive_buffer: 0,
-            tasks: 0,
             ping_s: self.setup.ping_s,
-            ping_s_min: 10,
-            wake_s: 0,
             backoff_ms: self.setup.backoff_ms,
-            gateways: 0,
-            components: self.component,
+            ..config(self.component)
         };
-        let provision = Provision {
-            key: self.key,
-            gateways: &["gateway:7040"],
-            trust: Some(self.trust),
-            seed: None,
-        };
+        let provision = provision(self.key, self.trust);
         self.client = Some(Box::new(Client::start(
             config,
             provision,
