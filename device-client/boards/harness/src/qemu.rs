@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::site::PATIENCE;
 
 /// A machine starts and answers in well under a second; the host may be busy.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -267,10 +268,7 @@ impl Qemu {
     pub async fn quit(mut self) -> Result<ExitStatus, Error> {
         // It may be gone before it has answered.
         let _ = self.command("quit", json!({})).await;
-        match timeout(ANSWER_WITHIN, self.child.wait()).await {
-            Ok(status) => status.map_err(Error::io("the machine")),
-            Err(_) => Err(Error::overdue("its end", ANSWER_WITHIN, &self.log)),
-        }
+        self.wait(PATIENCE).await
     }
 
     /// Waits until the machine ends by itself.
