@@ -1,7 +1,7 @@
 //! Crews of [`crate::fleet`], whose boards are real clients, as a row needs them.
 
 use super::Setup;
-use super::clients::{hear, hex, program, source};
+use super::clients::{give_way, hear, hex, program, source};
 use crate::Error;
 use crate::fleet::words::{Client, Link, Order, Roll, Seat, Tick, Word};
 use crate::site::{Device, PRODUCT, Site};
@@ -83,6 +83,11 @@ impl Crews {
         }
         crews.ticks.truncate(crews.crews.len());
         Ok(crews)
+    }
+
+    /// See [`super::clients::give_way`].
+    pub(super) async fn give_way(&self) -> Result<(), Error> {
+        give_way(self.crews.iter().filter_map(|(child, _)| child.id())).await
     }
 
     /// Waits until all ticks together say so; at most for so long.

@@ -85,7 +85,7 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
     )
     .await?;
     figures.notes.push(format!(
-        "N = {}, {} pushes of each case and round, each to the next of all idle boards; {downloads} downloads of {} kbit/s each; or {} others that dial, {STORM_AT_ONCE} at a time, as fast as they are answered, and leave: their processes give way to all others. Dialhome records each push on tmpfs before it sends it, mosquitto keeps nothing",
+        "N = {}, {} pushes of each case and round, each to the next of all idle boards; {downloads} downloads of {} kbit/s each; or {} others that dial, {STORM_AT_ONCE} at a time, as fast as they are answered, and leave: the processes of both run when no other wants to. Dialhome records each push on tmpfs before it sends it, mosquitto keeps nothing",
         setup.sessions,
         pushes(setup),
         DOWNLOAD_BITS_PER_S / 1000,
@@ -226,6 +226,7 @@ async fn dialhome(
         window: 32 * 1024,
     };
     let mut crews = Crews::start(setup, &company).await?;
+    crews.give_way().await?;
     let all = downloads as u64;
     let patience = Duration::from_secs(120);
     crews
@@ -274,7 +275,7 @@ async fn beside_storm<T>(
     count: usize,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<(T, f64), Error> {
-    clients.give_way()?;
+    clients.give_way().await?;
     clients.dial(count, STORM_AT_ONCE).await?;
     let began = tokio::time::Instant::now();
     let (mut dialed, mut done) = (0, None);
@@ -373,6 +374,7 @@ async fn mosquitto(setup: &Setup, figures: &mut Figures) -> Result<(), Error> {
     let mut downloaders = Clients::start(setup, roll(loading, false), None).await?;
     downloaders.open(downloads).await?;
     downloaders.idle().await?;
+    downloaders.give_way().await?;
     // One publication reaches all that download, so many times a second.
     let mut source = Mqtt::publisher(broker.address, &broker.other_publisher).await?;
     let every = Duration::from_secs_f64(PIECE as f64 * 8.0 / DOWNLOAD_BITS_PER_S as f64);

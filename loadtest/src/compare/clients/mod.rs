@@ -11,7 +11,7 @@ pub(crate) mod process;
 use super::Setup;
 use crate::Error;
 use crate::site::leash;
-use rustix::process::{Pid, Signal, setpriority_process};
+use rustix::process::Signal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -349,16 +349,13 @@ impl Clients {
         Ok(())
     }
 
-    /// These processes have the processor when nobody else wants it, as if they were on other
-    /// machines: what they are beside to is measured without what they cost themselves.
-    pub(super) fn give_way(&self) -> Result<(), Error> {
-        const LAST: i32 = 19;
-        for process in &self.processes {
-            let id = process.child.id().and_then(|id| i32::try_from(id).ok());
-            setpriority_process(id.and_then(Pid::from_raw), LAST)
-                .map_err(|error| Error::of("clients cannot be given a lower priority", &error))?;
-        }
-        Ok(())
+    /// See [`give_way`].
+    pub(super) async fn give_way(&self) -> Result<(), Error> {
+        let ids = self
+            .processes
+            .iter()
+            .filter_map(|process| process.child.id());
+        give_way(ids).await
     }
 
     /// Fails if a client has failed since.
@@ -432,6 +429,26 @@ pub(super) async fn hear<W: DeserializeOwned>(
 pub(super) fn program(path: &std::path::Path, within: Option<&str>) -> Command {
     // In order: a master that is killed leaves its workers behind.
     leash::command(path, within, Signal::TERM)
+}
+
+/// These processes have the processor when nobody else wants it, as if they were on other
+/// machines: what they are beside to is measured without what they cost themselves.
+pub(super) async fn give_way(ids: impl Iterator<Item = u32>) -> Result<(), Error> {
+    for id in ids {
+        // By its program: to tell the system's scheduler so takes a call without a safe form.
+        let said = Command::new("chrt")
+            .args(["--all-tasks", "--idle", "--pid", "0", &id.to_string()])
+            .output()
+            .await
+            .map_err(|error| Error::of("chrt (Debian: util-linux) cannot be run", &error))?;
+        if !said.status.success() {
+            return Err(Error::new(format!(
+                "a load's priority cannot be lowered: {}",
+                String::from_utf8_lossy(&said.stderr).trim()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The address that client `number` dials from: 200 in a /24, so that no network's limit is met.
