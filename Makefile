@@ -7,11 +7,13 @@
 #   make compare [ROWS=...]  the same job by mosquitto, nginx and Dialhome, side by side (air needs root);
 #                            ROUNDS=7, SESSIONS=19000, JSON=FILE; dialhome-loadtest compare --help
 #   make bench               benchmark of the handshake, without sockets
+#   make agent [TARGET=...]  the agent as one small static file for a board's processor, such as
+#                            aarch64-unknown-linux-musl; mipsel and others: device-client/service/README.md
 #   make size                what the client costs on a Cortex-M0, against its budgets
 #   make load [SCENARIO=NAME] [BOARDS=N]   plays a scenario of loadtest/ at full size; a report as HTML and JSON
 #   make build               both programs, with the profile that the demo and the tests use
 
-.PHONY: all build demo test board-test check bench compare load size clean
+.PHONY: all agent build demo test board-test check bench compare load size clean
 
 all: build
 
@@ -31,6 +33,9 @@ board-test:
 
 check:
 	@.ci/test quick
+
+agent:
+	@.ci/agent $(TARGET)
 
 bench:
 	cargo bench -p dialhome-gateway --bench handshake

@@ -9,7 +9,7 @@ use dialhome_device::agent::{
     run::{Parts, run},
     signals::Signals,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{filter::Targets, prelude::*};
 
 /// Dials home: takes new firmware from a Dialhome gateway, installs it, and tells how it went.
 #[derive(Parser)]
@@ -43,14 +43,16 @@ fn start(arguments: &Arguments) -> Result<(), String> {
         config.set_gateway(gateway)?;
     }
     let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| config.agent.log.clone());
-    let filter = EnvFilter::try_new(&filter).map_err(|error| {
+    // Without filters by span, which nobody misses here: they cost a third of the executable.
+    let filter: Targets = filter.parse().map_err(|error| {
         format!("log filter `{filter}`: {error}. Use one such as `info`, in agent.log or RUST_LOG")
     })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(false)
-        .with_writer(std::io::stderr)
+        .with_writer(std::io::stderr);
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
         .init();
     if config.readable_by_others {
         tracing::warn!(
