@@ -3,7 +3,7 @@
 use super::accept_faults;
 use super::parking;
 use super::place::Place;
-use super::registry::Handle;
+use super::registry::{Handle, Registry};
 use super::run::Running;
 use super::{Gateway, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, SILENT_GRACE_MS, STOP_MS, clock};
 use crate::admin::RefusedFor;
@@ -16,6 +16,7 @@ use dialhome_proto::link::{
     DeviceKey, FIRST_FLIGHT_LEN, MESSAGE_1_LEN, PREAMBLE_LEN, Preamble, PreambleFault, Records,
     Refusal,
 };
+use rustix::net::{RecvFlags, SendFlags};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -142,11 +143,16 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
     let gateway = Arc::clone(gateway);
     let sessions = tasks.clone();
     let named = place.task();
+    let mut accepted = Accepted {
+        registry: Arc::clone(&gateway.registry),
+        stream: Some(stream),
+    };
     let task = tasks.spawn(async move {
         let within = Duration::from_millis(HANDSHAKE_MS);
-        let shaken = tokio::time::timeout(within, shake(&gateway, stream, &mut place)).await;
+        let shaken = tokio::time::timeout(within, shake(&gateway, &mut accepted, &mut place)).await;
         match shaken {
             Ok(Ok((stream, records, key, generation))) => {
+                drop(accepted);
                 let handle = Arc::new(Handle::new(generation, peer, gateway.parking.names()));
                 let session = Session::new(records, clock());
                 let named = Arc::default();
@@ -156,11 +162,35 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
                 let task = sessions.spawn(running.run());
                 let _ = named.set(task.abort_handle());
             }
-            Ok(Err(reason)) => gateway.registry.count_refused(reason),
+            Ok(Err(reason)) => {
+                // It was answered, or is worth no answer.
+                drop(accepted.stream.take());
+                gateway.registry.count_refused(reason);
+            }
             Err(_) => gateway.registry.count_refused(RefusedFor::Silent),
         }
     });
     let _ = named.set(task.abort_handle());
+}
+
+/// A connection while its handshake is under way, of which the gateway may be called away.
+struct Accepted {
+    registry: Arc<Registry>,
+    stream: Option<TcpStream>,
+}
+
+impl Drop for Accepted {
+    /// Its place went to another. A board that spoke, and found the gateway too busy to listen,
+    /// must hear `busy`: unread bytes would make a reset of the close.
+    fn drop(&mut self) {
+        let Some(stream) = self.stream.take() else {
+            return;
+        };
+        if read_away(&stream) {
+            let retry_after_s = self.registry.busy_retry_s();
+            refuse_now(&stream, code::Refusal::BUSY, retry_after_s);
+        }
+    }
 }
 
 /// The connection, its keys, whose it is, and its generation.
@@ -168,12 +198,13 @@ type Shaken = (TcpStream, Records, Arc<KeyRecord>, u64);
 
 async fn shake(
     gateway: &Gateway,
-    mut stream: TcpStream,
+    accepted: &mut Accepted,
     place: &mut Place,
 ) -> Result<Shaken, RefusedFor> {
     let lost = |_| RefusedFor::NoHandshake;
+    let stream = accepted.stream.as_mut().ok_or(RefusedFor::NoHandshake)?;
     stream.set_nodelay(true).map_err(lost)?;
-    rustix::net::sockopt::set_tcp_user_timeout(&stream, USER_TIMEOUT_MS)
+    rustix::net::sockopt::set_tcp_user_timeout(&*stream, USER_TIMEOUT_MS)
         .map_err(|_| RefusedFor::NoHandshake)?;
     let mut flight = [0; FIRST_FLIGHT_LEN];
     // A stranger's first bytes are enough to see that they are not for us.
@@ -184,10 +215,10 @@ async fn shake(
         Ok(preamble) => preamble,
         Err(PreambleFault::NotMagic) => return Err(RefusedFor::NoHandshake),
         Err(PreambleFault::Version(_)) => {
-            return Err(refuse(&stream, code::Refusal::VERSION, RefusedFor::Version));
+            return Err(refuse(stream, code::Refusal::VERSION, RefusedFor::Version));
         }
         Err(PreambleFault::Suite(_)) => {
-            return Err(refuse(&stream, code::Refusal::SUITE, RefusedFor::Suite));
+            return Err(refuse(stream, code::Refusal::SUITE, RefusedFor::Suite));
         }
     };
     let (_, rest) = flight.split_at_mut(PREAMBLE_LEN);
@@ -199,14 +230,14 @@ async fn shake(
         .as_ref()
         .is_some_and(|key| key.suites & (1 << preamble.suite) == 0)
     {
-        return Err(refuse(&stream, code::Refusal::SUITE, RefusedFor::Suite));
+        return Err(refuse(stream, code::Refusal::SUITE, RefusedFor::Suite));
     }
     let key = known.as_ref().map(|known| DeviceKey::new(known.key));
     let mut turn = gateway.cryptography.acquire().await;
     let checked = gateway
         .responder
         .check(&preamble, message_1, key.as_ref())
-        .map_err(|rejected| reject(&stream, &preamble, rejected))?;
+        .map_err(|rejected| reject(stream, &preamble, rejected))?;
     let known = known.ok_or(RefusedFor::Key)?;
     if known.dials.count(clock()) > HANDSHAKES_PER_MINUTE {
         // Delayed, never locked out: the board's own dials must get through.
@@ -216,14 +247,15 @@ async fn shake(
         place.spoke();
         turn = gateway.cryptography.acquire().await;
     }
-    let accepted = checked
+    let reply = checked
         .reply()
-        .map_err(|rejected| reject(&stream, &preamble, rejected))?;
+        .map_err(|rejected| reject(stream, &preamble, rejected))?;
     drop(turn);
     // Before the answer leaves: a board that dials again after it has a higher one.
     let generation = gateway.store.next_generation();
-    stream.write_all(&accepted.answer).await.map_err(lost)?;
-    Ok((stream, Records::new(&accepted.keys), known, generation))
+    stream.write_all(&reply.answer).await.map_err(lost)?;
+    let stream = accepted.stream.take().ok_or(RefusedFor::NoHandshake)?;
+    Ok((stream, Records::new(&reply.keys), known, generation))
 }
 
 fn reject(stream: &TcpStream, preamble: &Preamble, rejected: Rejected) -> RefusedFor {
@@ -238,9 +270,62 @@ fn refuse(stream: &TcpStream, code: code::Refusal, reason: RefusedFor) -> Refuse
 
 /// Refuses without waiting for anything: the five bytes always fit a new connection's buffer.
 fn refuse_now(stream: &TcpStream, code: code::Refusal, retry_after_s: u16) {
-    let _ = stream.try_write(&Refusal::new(code, retry_after_s).encode());
+    // Of the system itself: the runtime takes a connection that it was just given for one that
+    // is not ready, and the refusal would never leave.
+    let refusal = Refusal::new(code, retry_after_s).encode();
+    let _ = rustix::net::send(stream, &refusal, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
-    // What has arrived is read away: a reset for it could overtake the refusal.
+    // A reset for what has arrived could overtake the refusal.
+    read_away(stream);
+}
+
+/// Reads what has arrived of a first flight; whether that was anything.
+fn read_away(stream: &TcpStream) -> bool {
     let mut rest = [0; 256];
-    let _ = stream.try_read(&mut rest);
+    let read = rustix::net::recv(stream, &mut rest, RecvFlags::DONTWAIT);
+    read.is_ok_and(|(read, _)| read > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dialhome_proto::link::REFUSED_LEN;
+    use std::io::{Read as _, Write as _};
+
+    /// A board's end of a connection on which its first flight has left, and the gateway's.
+    async fn connected() -> (std::net::TcpStream, TcpStream) {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let mut board = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        board.write_all(&[7; FIRST_FLIGHT_LEN]).unwrap();
+        board
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        (board, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_refusal_leaves_at_once_and_no_reset_takes_it_away() {
+        let (mut board, stream) = connected().await;
+        refuse_now(&stream, code::Refusal::BUSY, 9);
+        drop(stream);
+        let mut heard = Vec::new();
+        board.read_to_end(&mut heard).expect("no reset");
+        assert_eq!(heard, Refusal::new(code::Refusal::BUSY, 9).encode());
+    }
+
+    #[tokio::test]
+    async fn a_board_that_spoke_before_its_place_went_to_another_hears_busy() {
+        let (mut board, stream) = connected().await;
+        let registry = Arc::new(Registry::new(super::super::Limits::default()));
+        drop(Accepted {
+            registry,
+            stream: Some(stream),
+        });
+        let mut heard = [0; REFUSED_LEN];
+        board.read_exact(&mut heard).expect("a refusal");
+        let refusal = Refusal::decode(&heard).expect("a refusal");
+        assert_eq!(refusal.code, code::Refusal::BUSY);
+        assert!((2..=10).contains(&refusal.retry_after_s));
+        assert_eq!(board.read(&mut heard).expect("no reset"), 0);
+    }
 }
