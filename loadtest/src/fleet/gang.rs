@@ -1,6 +1,7 @@
 //! Peers that are no good boards.
 
 use super::exchange::Exchange;
+use super::tally::one_more;
 use super::words::{Gang, GangCount, Mischief};
 use dialhome_proto::id::Handle;
 use dialhome_proto::link::{FIRST_FLIGHT_LEN, Preamble, REFUSED_LEN, Refusal};
@@ -113,7 +114,9 @@ async fn connection(source: IpAddr, said: &[u8], place: usize, exchange: &Exchan
     });
     let refused = listen(&mut stream, said).await;
     count(exchange, place, |count| {
-        count.refused += u64::from(refused);
+        if let Some(refusal) = refused {
+            one_more(&mut count.refused, &refusal.code.to_string());
+        }
         count.closed += 1;
         count.open -= 1;
     });
@@ -128,13 +131,13 @@ async fn connect(source: IpAddr, gateway: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(gateway).await
 }
 
-/// Says it, and hears the gateway out; whether that was a refusal.
-async fn listen(stream: &mut TcpStream, said: &[u8]) -> bool {
+/// Says it, and hears the gateway out; gives its refusal, where that was one.
+async fn listen(stream: &mut TcpStream, said: &[u8]) -> Option<Refusal> {
     let mut answer = [0; REFUSED_LEN];
     if stream.write_all(said).await.is_err() || stream.read_exact(&mut answer).await.is_err() {
-        return false;
+        return None;
     }
-    let refused = Refusal::decode(&answer).is_some();
+    let refused = Refusal::decode(&answer);
     // A gateway that takes a flight as good waits for its Hello.
     while matches!(stream.read(&mut answer).await, Ok(len) if len > 0) {}
     refused

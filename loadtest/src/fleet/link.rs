@@ -17,28 +17,6 @@ const BUFFER_MIN: usize = 2 * SEGMENT;
 const IN_FLIGHT_MAX: usize = 256 * 1024;
 
 impl Link {
-    /// A kind of cellular link by its name, without stalls, blackouts or a NAT that forgets:
-    /// those are the scenario's. Rates and round trips are the usual ones of that network.
-    #[must_use]
-    pub fn preset(name: &str) -> Option<Self> {
-        let (down, up, round_trip_ms, jitter_ms) = match name {
-            "loopback" => (0, 0, 0, 0),
-            "2g" => (100_000, 40_000, 700, 100),
-            "3g" => (2_000_000, 384_000, 200, 50),
-            "lte_m" => (1_000_000, 1_000_000, 150, 25),
-            "nb_iot" => (26_000, 62_000, 2_000, 400),
-            _ => return None,
-        };
-        Some(Self {
-            name: name.to_owned(),
-            down_bits_per_s: down,
-            up_bits_per_s: up,
-            round_trip_ms,
-            jitter_ms,
-            ..Self::default()
-        })
-    }
-
     /// Whether bytes pass as they are.
     #[must_use]
     pub fn is_plain(&self) -> bool {

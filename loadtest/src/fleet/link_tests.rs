@@ -202,7 +202,7 @@ fn the_end_of_a_connection_comes_behind_its_last_byte() {
 
 #[test]
 fn presets_have_names_and_only_loopback_is_plain() {
-    for name in ["loopback", "2g", "3g", "lte_m", "nb_iot"] {
+    for name in Link::PRESETS {
         let link = Link::preset(name).expect(name);
         assert_eq!(link.name, name);
         assert_eq!(link.is_plain(), name == "loopback");

@@ -17,6 +17,7 @@ mod gang;
 mod link;
 #[cfg(test)]
 mod link_tests;
+mod presets;
 mod tally;
 mod wire;
 pub mod words;

@@ -19,8 +19,6 @@ pub(super) struct Tally {
 
 struct Counts {
     tick: Tick,
-    /// Waits since the last tick, those that the sample does not hold included.
-    waits: usize,
     rng: SmallRng,
 }
 
@@ -34,7 +32,6 @@ impl Tally {
         Self {
             counts: RefCell::new(Counts {
                 tick,
-                waits: 0,
                 rng: SmallRng::seed_from_u64(seed),
             }),
             voice,
@@ -58,13 +55,14 @@ impl Tally {
         #[expect(clippy::cast_possible_truncation, reason = "a figure for a plot")]
         let ms = ms as f32;
         let counts = &mut *self.counts.borrow_mut();
-        counts.waits += 1;
+        counts.tick.acks += 1;
         if counts.tick.ack_ms.len() < WAITS {
             counts.tick.ack_ms.push(ms);
             return;
         }
         // Each of them stays with the same chance.
-        let place = counts.rng.random_range(0..counts.waits);
+        let place = counts.rng.random_range(0..counts.tick.acks);
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
         if let Some(slot) = counts.tick.ack_ms.get_mut(place) {
             *slot = ms;
         }
@@ -77,7 +75,7 @@ impl Tally {
         counts.tick.confirmed = counts.tick.confirmed_images.last().copied().unwrap_or(0);
         let tick = Box::new(counts.tick.clone());
         counts.tick.ack_ms.clear();
-        counts.waits = 0;
+        counts.tick.acks = 0;
         self.say(Word::Tick(tick));
     }
 }
@@ -89,5 +87,31 @@ pub(super) fn one_more(of: &mut BTreeMap<String, u64>, name: &str) {
         None => {
             of.insert(name.to_owned(), 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_tick_says_how_many_waits_its_sample_stands_for() {
+        let (voice, words) = channel();
+        let tally = Tally::new(0, 0, 1, voice);
+        for _ in 0..2 * WAITS {
+            tally.acknowledged(clock::now_ns());
+        }
+        tally.tick();
+        tally.acknowledged(clock::now_ns());
+        tally.tick();
+        let ticks: Vec<_> = words
+            .try_iter()
+            .map(|word| match word {
+                Word::Tick(tick) => (tick.ack_ms.len(), tick.acks),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(ticks, [(WAITS, 2 * WAITS as u64), (1, 1)]);
     }
 }

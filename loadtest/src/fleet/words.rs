@@ -1,6 +1,7 @@
 //! What the process that plays a scenario and its crews say to each other, a line of JSON each.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 /// A crew's first line: whom it plays.
@@ -83,14 +84,14 @@ pub enum Mischief {
 }
 
 /// What became of a gang's connections; counts are since the beginning.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GangCount {
     /// Connections that were opened.
     pub opened: u64,
     /// Connections that could not be opened.
     pub unopened: u64,
-    /// Of those opened: the gateway answered with a refusal.
-    pub refused: u64,
+    /// Of those opened: the gateway answered with a refusal, by its code (`busy`).
+    pub refused: BTreeMap<String, u64>,
     /// Of those opened: the gateway closed or reset it, after a refusal too.
     pub closed: u64,
     /// Of those opened: open still.
@@ -230,10 +231,10 @@ pub struct Tick {
     pub dials: u64,
     /// Dials that came to nothing, by reason: a refusal's code (`busy`), a Close before
     /// Welcome (`Close(bad_hello)`), or what the link did (`no link`, `reset`, `timeout`).
-    pub failed_dials: std::collections::BTreeMap<String, u64>,
+    pub failed_dials: BTreeMap<String, u64>,
     /// Sessions that ended, in the words of the specification: `Bye(restart)`,
     /// `Close(superseded)`, `lost`, `no_pong`; and `power cut`.
-    pub ended: std::collections::BTreeMap<String, u64>,
+    pub ended: BTreeMap<String, u64>,
     /// Bytes of TCP payload from and to the boards.
     pub bytes_up: u64,
     /// See `bytes_up`.
@@ -247,10 +248,13 @@ pub struct Tick {
     /// Boards that run each of the roll's images, and have confirmed it.
     pub confirmed_images: Vec<u64>,
     /// Updates that ended otherwise, by reason.
-    pub not_confirmed: std::collections::BTreeMap<String, u64>,
+    pub not_confirmed: BTreeMap<String, u64>,
     /// Waits for acknowledgement since the last tick, in milliseconds, of a sample: from the
     /// moment when a chunk's last byte left the gateway until its Ack reached it.
     pub ack_ms: Vec<f32>,
+    /// Waits that this sample was taken from, itself included.
+    #[serde(default)]
+    pub acks: u64,
     /// What became of the connections of each of the roll's gangs.
     #[serde(default)]
     pub gangs: Vec<GangCount>,

@@ -1,6 +1,6 @@
 //! What a scenario may limit: each metric by its name (`SCENARIOS.md`).
 
-use super::record::{Point, Record};
+use super::record::{self, Point, Record};
 use crate::measure::stats::percentile;
 
 const MIB: f64 = 1024.0 * 1024.0;
@@ -89,6 +89,31 @@ pub const METRICS: &[Metric] = &[
         |run| run.back_after_s,
     ),
     metric(
+        "stop_s",
+        "s",
+        "from SIGTERM until the gateway had ended, the longest of the run's restarts in order",
+        |run| run.stop_s,
+    ),
+    metric(
+        "told_share",
+        "",
+        "sessions that ended by `Close(stopping)`, which says when to come back, of those that boards had when the gateway was stopped in order",
+        |run| {
+            let told = run.last.ended.get("Close(stopping)").copied().unwrap_or(0);
+            ratio(told as f64, run.stopped_sessions as f64)
+        },
+    ),
+    metric(
+        "return_dials_per_s_peak",
+        "1/s",
+        "the most dials a second between two points of the series while boards came back after a stop in order",
+        |run| {
+            run.returning()
+                .filter_map(|points| steepest(points, |point| point.dials as f64))
+                .max_by(f64::total_cmp)
+        },
+    ),
+    metric(
         "time_to_settled_s",
         "s",
         "from the first push until every update had ended",
@@ -107,6 +132,18 @@ pub const METRICS: &[Metric] = &[
         |run| {
             let failed: u64 = run.last.failed_dials.values().sum();
             ratio(failed as f64, run.last.dials as f64)
+        },
+    ),
+    metric(
+        "unanswered_dials_share",
+        "",
+        "dials that a connection was made for and that ended without a word of the gateway (`closed`, `reset`, `timeout`), of all dials",
+        |run| {
+            let silent = ["closed", "reset", "timeout"];
+            let silent = silent
+                .iter()
+                .filter_map(|how| run.last.failed_dials.get(*how));
+            ratio(silent.sum::<u64>() as f64, run.last.dials as f64)
         },
     ),
     metric(
@@ -160,19 +197,19 @@ pub const METRICS: &[Metric] = &[
         "ack_ms_p50",
         "ms",
         "from the moment a chunk left until its acknowledgement came; half were shorter",
-        |run| percentile(&run.ack_ms, 0.5),
+        |run| record::percentile(&run.ack_ms, 0.5),
     ),
     metric(
         "ack_ms_p90",
         "ms",
         "the same; 90 of 100 were shorter",
-        |run| percentile(&run.ack_ms, 0.9),
+        |run| record::percentile(&run.ack_ms, 0.9),
     ),
     metric(
         "ack_ms_p99",
         "ms",
         "the same; 99 of 100 were shorter",
-        |run| percentile(&run.ack_ms, 0.99),
+        |run| record::percentile(&run.ack_ms, 0.99),
     ),
     metric(
         "push_ms_p50",
@@ -301,6 +338,37 @@ mod tests {
         let run = Record::default();
         assert_eq!((find("confirmed_share").unwrap().of)(&run), None);
         assert_eq!((find("broken").unwrap().of)(&run), Some(0.0));
+    }
+
+    #[test]
+    fn what_a_stop_did_is_told_by_those_who_heard_it_and_by_how_they_come_back() {
+        let points = [(0.0, 100), (1.0, 100), (2.0, 150), (3.0, 350), (4.0, 2_000)];
+        let mut run = Record {
+            stop_s: Some(2.5),
+            stopped_sessions: 200,
+            returns: vec![[1.0, 3.0]],
+            points: points
+                .map(|(t_s, dials)| Point {
+                    t_s,
+                    dials,
+                    ..Point::default()
+                })
+                .into(),
+            ..Record::default()
+        };
+        run.last.ended.insert("Close(stopping)".into(), 150);
+        run.last.ended.insert("lost".into(), 50);
+        run.last.failed_dials.insert("busy".into(), 3);
+        run.last.failed_dials.insert("reset".into(), 1);
+        run.last.dials = 100;
+        let value = |name: &str| (find(name).unwrap().of)(&run);
+        assert_eq!(value("stop_s"), Some(2.5));
+        assert_eq!(value("told_share"), Some(0.75));
+        // What came after they were back is not theirs.
+        assert_eq!(value("return_dials_per_s_peak"), Some(200.0));
+        assert_eq!(value("unanswered_dials_share"), Some(0.01));
+        run.returns.clear();
+        assert_eq!((find("return_dials_per_s_peak").unwrap().of)(&run), None);
     }
 
     #[test]

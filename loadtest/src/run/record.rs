@@ -1,7 +1,6 @@
 //! What a run has seen: the figures that its metrics, limits and plots are made of.
 
 use crate::fleet::words::Tick;
-use crate::measure::stats::percentile;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -30,12 +29,21 @@ pub struct Record {
     pub peak_bytes: u64,
     /// Waits from a push to the first byte at its board, in milliseconds, sorted.
     pub push_ms: Vec<f64>,
-    /// Waits for an acknowledgement, a sample, in milliseconds, sorted.
-    pub ack_ms: Vec<f64>,
+    /// Waits for an acknowledgement, a sample, sorted.
+    pub ack_ms: Vec<Waited>,
     /// Sessions that boards have at the end.
     pub online_at_end: u64,
     /// Updates by state, as the gateway has them at the end.
     pub updates: BTreeMap<String, u64>,
+    /// Handshakes that the gateway refused or gave up, of all its processes, by its reason.
+    pub refused: BTreeMap<String, u64>,
+    /// The longest that a gateway took to stop in order, in seconds.
+    pub stop_s: Option<f64>,
+    /// Sessions that boards had when a gateway was stopped in order, of all such stops.
+    pub stopped_sessions: u64,
+    /// From when on boards come back after a stop in order, and when all were back or the
+    /// gateway went again, in seconds.
+    pub returns: Vec<[f64; 2]>,
     /// What the crews counted until the end.
     pub last: Counts,
     /// Seconds that the run took.
@@ -51,6 +59,34 @@ pub struct Record {
     /// The series.
     pub points: Vec<Point>,
 }
+
+impl Record {
+    /// A gateway was stopped in order, with so many sessions, and took so long.
+    pub(super) fn stopped(&mut self, sessions: u64, took_s: f64) {
+        self.stopped_sessions += sessions;
+        self.stop_s = Some(self.stop_s.unwrap_or(0.0).max(took_s));
+    }
+
+    /// The points of the series while boards came back after stops in order, each time by itself.
+    pub(super) fn returning(&self) -> impl Iterator<Item = &[Point]> {
+        self.returns.iter().map(|[from_s, to_s]| {
+            let first = self.points.partition_point(|point| point.t_s < *from_s);
+            let last = self.points.partition_point(|point| point.t_s <= *to_s);
+            // The one before the first as well: what rises, rises from there.
+            let first = first.saturating_sub(1);
+            self.points.get(first..last).unwrap_or(&[])
+        })
+    }
+}
+
+/// A wait of a sample; as a pair of numbers in the report.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Waited(
+    /// Milliseconds.
+    pub f64,
+    /// Waits that it stands for: those of its crew and tick, over those of them in the sample.
+    pub f64,
+);
 
 /// Broken promises of which the words are kept.
 pub const BROKEN_MAX: usize = 50;
@@ -154,8 +190,8 @@ pub struct Point {
     pub again: u64,
     /// Waits for an acknowledgement since the last point: 50, 90 and 99 of 100 were shorter.
     pub ack_ms: Option<[f64; 3]>,
-    /// How many waits that was taken from.
-    pub acks: usize,
+    /// How many waits there were.
+    pub acks: u64,
     /// Anonymous memory of the gateway in bytes (RssAnon).
     pub rss: Option<u64>,
     /// CPU time of all gateway processes in seconds.
@@ -166,14 +202,27 @@ pub struct Point {
     pub threads: Option<u64>,
 }
 
-/// 50, 90 and 99 of 100 of these values are below; sorts them.
+/// The wait that `share` (0 to 1) of all waits are not above, by what each of a sorted sample
+/// stands for; None of none.
 #[must_use]
-pub fn percentiles(values: &mut [f64]) -> Option<[f64; 3]> {
-    values.sort_by(f64::total_cmp);
+pub fn percentile(sorted: &[Waited], share: f64) -> Option<f64> {
+    let all: f64 = sorted.iter().map(|Waited(_, weight)| weight).sum();
+    let mut sum = 0.0;
+    let found = sorted.iter().find(|Waited(_, weight)| {
+        sum += weight;
+        sum >= share * all
+    });
+    found.or(sorted.last()).map(|Waited(ms, _)| *ms)
+}
+
+/// 50, 90 and 99 of 100 of these waits are below; sorts them.
+#[must_use]
+pub fn percentiles(waits: &mut [Waited]) -> Option<[f64; 3]> {
+    waits.sort_by(|Waited(one, _), Waited(other, _)| one.total_cmp(other));
     Some([
-        percentile(values, 0.5)?,
-        percentile(values, 0.9)?,
-        percentile(values, 0.99)?,
+        percentile(waits, 0.5)?,
+        percentile(waits, 0.9)?,
+        percentile(waits, 0.99)?,
     ])
 }
 
@@ -202,6 +251,20 @@ mod tests {
     #[test]
     fn percentiles_of_nothing_are_none() {
         assert_eq!(percentiles(&mut []), None);
-        assert_eq!(percentiles(&mut [3.0, 1.0, 2.0]), Some([2.0, 3.0, 3.0]));
+        let mut waits = [3.0, 1.0, 2.0].map(|ms| Waited(ms, 1.0));
+        assert_eq!(percentiles(&mut waits), Some([2.0, 3.0, 3.0]));
+    }
+
+    #[test]
+    fn a_wait_counts_for_those_that_it_stands_for() {
+        // A busy crew whose sample of two stands for 98 waits, and two of a quiet one.
+        let mut waits = [
+            Waited(50.0, 1.0),
+            Waited(60.0, 1.0),
+            Waited(1.0, 49.0),
+            Waited(2.0, 49.0),
+        ];
+        assert_eq!(percentiles(&mut waits), Some([2.0, 2.0, 50.0]));
+        assert_eq!(percentile(&waits, 1.0), Some(60.0));
     }
 }

@@ -50,11 +50,19 @@ impl Run {
     }
 
     async fn restart(&mut self, restart: &Restart) -> Result<(), Stop> {
+        let sessions = self.record.last.online;
         let Some(gateway) = self.part_with_gateway() else {
             return Err(Error::new("there is no gateway to restart").into());
         };
         match restart.how {
-            HowEnded::InOrder => self.during(gateway.stop()).await??,
+            HowEnded::InOrder => {
+                let from_s = self.seconds();
+                self.during(gateway.stop()).await??;
+                let took_s = self.seconds() - from_s;
+                self.record.stopped(sessions, took_s);
+                self.note(&format!("the gateway has stopped, after {took_s:.1} s"));
+                self.return_begins();
+            }
             HowEnded::Kill => self.during(gateway.kill()).await??,
         }
         let away = Duration::from_secs_f64(restart.down_s);

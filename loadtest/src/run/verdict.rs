@@ -29,6 +29,7 @@ pub struct Judged {
 pub fn judge(limits: &BTreeMap<&str, Bound>, run: &Record) -> Vec<Judged> {
     limits
         .iter()
+        .filter(|(_, bound)| bound.from_boards.is_none_or(|from| from <= run.boards))
         .filter_map(|(name, bound)| Some(one(metrics::find(name)?, *bound, run)))
         .collect()
 }
@@ -143,7 +144,7 @@ mod tests {
         };
         let bound = Bound {
             at_least: Some(1.0),
-            at_most: None,
+            ..Bound::default()
         };
         let judged = judge(&limits("online_at_end", bound), &run).remove(0);
         assert!(!judged.held);
@@ -166,8 +167,28 @@ mod tests {
         let bound = Bound {
             at_least: Some(1.0),
             at_most: Some(1.0),
+            from_boards: None,
         };
         assert!(judge(&limits("online_at_end", bound), &run).remove(0).held);
+    }
+
+    #[test]
+    fn a_limit_for_large_fleets_says_nothing_of_smaller_ones() {
+        let bound = Bound {
+            at_most: Some(0.0),
+            from_boards: Some(10),
+            ..Bound::default()
+        };
+        let judged = |boards| {
+            let run = Record {
+                boards,
+                broken_count: 1,
+                ..Record::default()
+            };
+            judge(&limits("broken", bound), &run)
+        };
+        assert!(judged(9).is_empty());
+        assert!(!judged(10)[0].held);
     }
 
     #[test]

@@ -23,7 +23,11 @@ pub struct Admin {
 }
 
 impl Admin {
-    pub(super) async fn connect(socket: &Path) -> Result<Self, Error> {
+    /// A new connection to this socket.
+    ///
+    /// # Errors
+    /// Nobody answers there.
+    pub async fn connect(socket: &Path) -> Result<Self, Error> {
         let failed =
             |error: &dyn std::fmt::Display| Error::of("the admin socket does not answer", error);
         let stream = UnixStream::connect(socket)

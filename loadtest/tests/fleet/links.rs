@@ -11,6 +11,7 @@ async fn boards_on_a_slow_link_wait_for_it_and_take_their_update() {
     let mut field = Field::new(BOARDS, &[IMAGE]).await;
     let mut link = Link::preset("3g").unwrap();
     (link.stall_every_s, link.stall_ms) = (2, [100, 300]);
+    link.blackout_every_s = 0;
     let mut crew = Crew::new(&field.roll(link.clone())).await;
     crew.order(Order::Begin).await;
     crew.until("all boards online", |tick| tick.online == BOARDS as u64)

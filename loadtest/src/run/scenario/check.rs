@@ -1,6 +1,6 @@
 //! What the types of a scenario's file do not say.
 
-use super::{Action, After, Arrival, ClientPlan, LinkPlan, Plan, Step, links};
+use super::{Action, After, Arrival, ClientPlan, LinkPlan, Plan, Step};
 use crate::fleet::words::{Link, RECEIVE_BUFFERS};
 use crate::run::metrics;
 use toml::Spanned;
@@ -189,6 +189,16 @@ fn limit(name: &Spanned<String>, bound: &Spanned<super::Bound>) -> Checked {
             ),
         );
     }
+    for (name, value) in [("at_most", bound.at_most), ("at_least", bound.at_least)] {
+        if value.is_some_and(|value| !value.is_finite()) {
+            return fault(
+                at,
+                format!(
+                    "[limits] `{name}` of `{known}` is no number that a run could keep or violate: give one, or leave it out."
+                ),
+            );
+        }
+    }
     if let (Some(most), Some(least)) = (bound.at_most, bound.at_least)
         && most < least
     {
@@ -202,7 +212,7 @@ fn limit(name: &Spanned<String>, bound: &Spanned<super::Bound>) -> Checked {
 
 fn shares(plans: &[Spanned<LinkPlan>]) -> Checked<Vec<(Link, f64)>> {
     if plans.is_empty() {
-        let loopback = links::preset("loopback").unwrap_or_default();
+        let loopback = Link::preset("loopback").unwrap_or_default();
         return Ok(vec![(loopback, 1.0)]);
     }
     let mut found = Vec::with_capacity(plans.len());
@@ -232,12 +242,12 @@ fn shares(plans: &[Spanned<LinkPlan>]) -> Checked<Vec<(Link, f64)>> {
 fn one_link(at: usize, plan: &LinkPlan) -> Checked<Link> {
     let mut link = match (&plan.preset, &plan.name) {
         (Some(preset), name) => {
-            let Some(link) = links::preset(preset) else {
+            let Some(link) = Link::preset(preset) else {
                 return fault(
                     at,
                     format!(
                         "there is no preset \"{preset}\": it is one of {}, or leave it out and give the link a `name`.",
-                        links::PRESETS.join(", ")
+                        Link::PRESETS.join(", ")
                     ),
                 );
             };

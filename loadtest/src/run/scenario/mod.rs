@@ -2,7 +2,6 @@
 
 mod builtin;
 mod check;
-mod links;
 
 pub use builtin::NAMES;
 
@@ -404,6 +403,9 @@ pub struct Bound {
     /// Not less than this.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_least: Option<f64>,
+    /// Judged where the run has so many boards or more; none: always.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_boards: Option<u64>,
 }
 
 impl Scenario {

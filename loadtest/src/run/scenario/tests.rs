@@ -231,6 +231,30 @@ const WRONG: &[(&str, &str, usize, &[&str])] = &[
     ),
     (
         "broken = { at_most = 0 }",
+        "broken = { at_most = inf }",
+        22,
+        &["`at_most` of `broken` is no number", "leave it out"],
+    ),
+    (
+        "broken = { at_most = 0 }",
+        "broken = { at_most = nan }",
+        22,
+        &["`at_most` of `broken` is no number"],
+    ),
+    (
+        "broken = { at_most = 0 }",
+        "broken = { at_least = -inf }",
+        22,
+        &["`at_least` of `broken` is no number"],
+    ),
+    (
+        "broken = { at_most = 0 }",
+        "broken = { at_most = 0, from_boards = -1 }",
+        22,
+        &["from_boards"],
+    ),
+    (
+        "broken = { at_most = 0 }",
         "broken = { most = 0 }",
         22,
         &["unknown field `most`", "at_most"],
