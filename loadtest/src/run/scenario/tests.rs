@@ -251,7 +251,7 @@ const WRONG: &[(&str, &str, usize, &[&str])] = &[
         "broken = { at_most = 0 }",
         "broken = { at_most = 0, from_boards = -1 }",
         22,
-        &["from_boards"],
+        &["invalid value", "SCENARIOS.md"],
     ),
     (
         "broken = { at_most = 0 }",
