@@ -35,7 +35,7 @@ async fn bad_peers_are_counted_and_good_boards_take_their_update() {
         let [silent, half, unknown, rubbish] = &tick.gangs[..] else {
             panic!("{:?}", tick.gangs)
         };
-        let unknown = unknown.refused.get("unknown_key").copied().unwrap_or(0);
+        let unknown = unknown.refused.get("refused").copied().unwrap_or(0);
         silent.open == 50 && half.open == 50 && unknown > 20 && rubbish.closed > 20
     })
     .await;
