@@ -146,6 +146,7 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
     let mut accepted = Accepted {
         registry: Arc::clone(&gateway.registry),
         stream: Some(stream),
+        in_time: true,
     };
     let task = tasks.spawn(async move {
         let within = Duration::from_millis(HANDSHAKE_MS);
@@ -167,26 +168,39 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
                 drop(accepted.stream.take());
                 gateway.registry.count_refused(reason);
             }
-            Err(_) => gateway.registry.count_refused(RefusedFor::Silent),
+            Err(_) => {
+                accepted.is_late();
+                gateway.registry.count_refused(RefusedFor::Silent);
+            }
         }
     });
     let _ = named.set(task.abort_handle());
 }
 
-/// A connection while its handshake is under way, of which the gateway may be called away.
+/// A connection while its handshake is under way, which may be broken off at any time.
 struct Accepted {
     registry: Arc<Registry>,
     stream: Option<TcpStream>,
+    /// The time for its handshake is not over.
+    in_time: bool,
+}
+
+impl Accepted {
+    /// The time for its handshake is over.
+    const fn is_late(&mut self) {
+        self.in_time = false;
+    }
 }
 
 impl Drop for Accepted {
-    /// Its place went to another. A board that spoke, and found the gateway too busy to listen,
-    /// must hear `busy`: unread bytes would make a reset of the close.
+    /// Its place went to another. In a storm that meets boards whose first flight is on its way,
+    /// or came and was not read yet: they must hear `busy`, and no reset. So must who spoke in time
+    /// and found the gateway too busy to listen.
     fn drop(&mut self) {
         let Some(stream) = self.stream.take() else {
             return;
         };
-        if read_away(&stream) {
+        if self.in_time || read_away(&stream) {
             let retry_after_s = self.registry.busy_retry_s();
             refuse_now(&stream, code::Refusal::BUSY, retry_after_s);
         }
@@ -313,19 +327,31 @@ mod tests {
         assert_eq!(heard, Refusal::new(code::Refusal::BUSY, 9).encode());
     }
 
-    #[tokio::test]
-    async fn a_board_that_spoke_before_its_place_went_to_another_hears_busy() {
+    /// What the board hears where the gateway breaks its handshake off.
+    async fn broken_off(in_time: bool, spoke: bool) -> Vec<u8> {
         let (mut board, stream) = connected().await;
-        let registry = Arc::new(Registry::new(super::super::Limits::default()));
+        assert!(spoke || read_away(&stream));
+        let registry = Arc::new(Registry::new(crate::session::Limits::default()));
         drop(Accepted {
             registry,
             stream: Some(stream),
+            in_time,
         });
-        let mut heard = [0; REFUSED_LEN];
-        board.read_exact(&mut heard).expect("a refusal");
-        let refusal = Refusal::decode(&heard).expect("a refusal");
-        assert_eq!(refusal.code, code::Refusal::BUSY);
-        assert!((2..=10).contains(&refusal.retry_after_s));
-        assert_eq!(board.read(&mut heard).expect("no reset"), 0);
+        let mut heard = Vec::new();
+        board.read_to_end(&mut heard).expect("no reset");
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_board_whose_place_went_to_another_hears_busy() {
+        for (in_time, spoke) in [(true, true), (true, false), (false, true)] {
+            let heard = broken_off(in_time, spoke).await;
+            let heard: [u8; REFUSED_LEN] = heard.try_into().expect("a refusal");
+            let refusal = Refusal::decode(&heard).expect("a refusal");
+            assert_eq!(refusal.code, code::Refusal::BUSY);
+            assert!((2..=10).contains(&refusal.retry_after_s));
+        }
+        // Who said nothing in all its time has nothing to hear.
+        assert!(broken_off(false, false).await.is_empty());
     }
 }
