@@ -27,22 +27,40 @@ struct Inner {
     networks: HashMap<IpAddr, Network>,
 }
 
+/// Connections whose peers owe bytes, by number and so by age: since when, and their tasks.
+type Silent = BTreeMap<u64, (Millis, Task)>;
+
 #[derive(Debug, Default)]
 struct Network {
     taken: usize,
-    /// Connections whose peers owe bytes, the oldest first, and since when.
-    silent: BTreeMap<u64, (Millis, Task)>,
+    /// They owe their first flight.
+    strangers: Silent,
+    /// They have shown their key and owe Hello: a handshake was spent on them.
+    shaken: Silent,
 }
 
 impl Network {
-    /// The oldest of them: its number, and since when it is silent.
-    fn oldest(&self) -> Option<(u64, Millis)> {
-        let (id, (since, _)) = self.silent.first_key_value()?;
-        Some((*id, *since))
+    /// The one that is silent for longest: since when, and its number.
+    fn oldest(&self) -> Option<(Millis, u64)> {
+        [&self.strangers, &self.shaken]
+            .into_iter()
+            .filter_map(|silent| silent.first_key_value())
+            .map(|(id, (since, _))| (*since, *id))
+            .min()
     }
 
-    fn evict(&mut self) -> bool {
-        let Some((_, (_, task))) = self.silent.pop_first() else {
+    /// Who goes for another: of the strangers the oldest, where that need not wait; otherwise
+    /// the oldest of all, after [`SILENT_GRACE_MS`].
+    fn yields(&self, now: Millis, at_once: bool) -> Option<u64> {
+        let stranger = self.strangers.first_key_value().map(|(id, _)| *id);
+        stranger.filter(|_| at_once).or_else(|| {
+            let (since, id) = self.oldest()?;
+            (now.since(since) >= SILENT_GRACE_MS).then_some(id)
+        })
+    }
+
+    fn evict(&mut self, id: u64) -> bool {
+        let Some((_, task)) = self.spoke(id) else {
             return false;
         };
         // Its place is given back when the task goes. One that has no task yet gets none to end.
@@ -50,6 +68,12 @@ impl Network {
             task.abort();
         }
         true
+    }
+
+    /// It owes nothing any more.
+    fn spoke(&mut self, id: u64) -> Option<(Millis, Task)> {
+        let stranger = self.strangers.remove(&id);
+        stranger.or_else(|| self.shaken.remove(&id))
     }
 }
 
@@ -61,20 +85,23 @@ impl Places {
     /// A place for a connection from `peer`, whose first bytes are awaited.
     ///
     /// Where none is free, a silent connection goes for it: the oldest of the same network,
-    /// or of the one with most places, after [`SILENT_GRACE_MS`]; at once where that
-    /// network has more places than this one would.
+    /// or of the one with most places, after [`SILENT_GRACE_MS`]. At once, before its first
+    /// flight, where that network has more than twice the places that this one would have:
+    /// in a storm of good boards all have about as many, and none is to go for another.
     ///
     /// # Errors
     /// Why the connection is to be refused.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, RefusedFor> {
         let network = network_of(peer);
         let now = clock();
-        let quiet = |(_, since): (u64, Millis)| now.since(since) >= SILENT_GRACE_MS;
         let mut inner = self.inner();
         let own = inner.networks.get_mut(&network);
         let share = own.as_ref().map_or(0, |own| own.taken);
         if share >= HANDSHAKES_OF_NETWORK_MAX {
-            let freed = own.is_some_and(|own| own.oldest().is_some_and(quiet) && own.evict());
+            let freed = own.is_some_and(|own| {
+                let goes = own.yields(now, false);
+                goes.is_some_and(|id| own.evict(id))
+            });
             if !freed {
                 return Err(RefusedFor::NetworkBusy);
             }
@@ -83,12 +110,12 @@ impl Places {
             let largest = inner
                 .networks
                 .values_mut()
-                .filter_map(|other| Some((other.oldest()?, other)))
-                .max_by_key(|((id, _), other)| (other.taken, std::cmp::Reverse(*id)));
-            let freed = largest.is_some_and(|(oldest, other)| {
-                (quiet(oldest) || other.taken > share + 1) && other.evict()
-            });
-            if !freed {
+                .filter_map(|other| {
+                    let at_once = other.taken > 2 * (share + 1);
+                    Some((other.yields(now, at_once)?, other))
+                })
+                .max_by_key(|(id, other)| (other.taken, std::cmp::Reverse(*id)));
+            if !largest.is_some_and(|(id, other)| other.evict(id)) {
                 return Err(RefusedFor::Busy);
             }
             inner.evicted += 1;
@@ -99,7 +126,7 @@ impl Places {
         let task = Task::default();
         let own = inner.networks.entry(network).or_default();
         own.taken += 1;
-        own.silent.insert(id, (now, Arc::clone(&task)));
+        own.strangers.insert(id, (now, Arc::clone(&task)));
         drop(inner);
         Ok(Place {
             places: Arc::clone(self),
@@ -122,8 +149,8 @@ impl Places {
             .networks
             .values_mut()
             .filter_map(|network| Some((network.oldest()?, network)))
-            .min_by_key(|((_, since), _)| *since);
-        let freed = oldest.is_some_and(|(_, network)| network.evict());
+            .min_by_key(|(oldest, _)| *oldest);
+        let freed = oldest.is_some_and(|((_, id), network)| network.evict(id));
         inner.evicted += u64::from(freed);
         freed
     }
@@ -134,10 +161,9 @@ impl Places {
         let mut inner = self.inner();
         let mut ended = 0;
         for network in inner.networks.values_mut() {
-            while network
-                .oldest()
-                .is_some_and(|(_, since)| now.since(since) >= for_ms)
-                && network.evict()
+            while let Some((since, id)) = network.oldest()
+                && now.since(since) >= for_ms
+                && network.evict(id)
             {
                 ended += 1;
             }
@@ -167,18 +193,23 @@ impl Place {
     pub(super) fn spoke(&self) -> bool {
         let mut inner = self.places.inner();
         let own = inner.networks.get_mut(&self.network);
-        own.is_some_and(|own| own.silent.remove(&self.id).is_some())
+        own.is_some_and(|own| own.spoke(self.id).is_some())
     }
 
-    /// The peer owes bytes again, to another task where `task` names one.
+    /// The peer owes bytes again: its Hello, to the task that `task` names, where one is named.
     pub(super) fn waits(&mut self, task: Option<Task>) {
+        let is_shaken = task.is_some();
         if let Some(task) = task {
             self.task = task;
         }
         let mut inner = self.places.inner();
         if let Some(own) = inner.networks.get_mut(&self.network) {
-            own.silent
-                .insert(self.id, (clock(), Arc::clone(&self.task)));
+            let silent = if is_shaken {
+                &mut own.shaken
+            } else {
+                &mut own.strangers
+            };
+            silent.insert(self.id, (clock(), Arc::clone(&self.task)));
         }
     }
 }
@@ -188,7 +219,7 @@ impl Drop for Place {
         let mut inner = self.places.inner();
         inner.taken -= 1;
         if let Some(own) = inner.networks.get_mut(&self.network) {
-            own.silent.remove(&self.id);
+            own.spoke(self.id);
             own.taken -= 1;
             if own.taken == 0 {
                 inner.networks.remove(&self.network);
@@ -260,6 +291,34 @@ mod tests {
         drop(held);
         assert!(!places.make_room());
         assert_eq!(places.counts().0, 0);
+    }
+
+    #[test]
+    fn in_a_storm_no_board_goes_for_another_and_who_has_shown_its_key_least_of_all() {
+        let places = Arc::<Places>::default();
+        let mut held: Vec<_> = (0..HANDSHAKES_MAX)
+            .map(|n| take(&places, &format!("192.0.{}.7", n % 64)).expect("a place"))
+            .collect();
+        drop(held.remove(0));
+        let _first = take(&places, "198.51.100.7").expect("the place that is free");
+        let _second = take(&places, "198.51.100.7").expect("others have more than twice as many");
+        for place in &mut held {
+            if place.spoke() {
+                place.waits(Some(Task::default()));
+            }
+        }
+        assert_eq!(take(&places, "198.51.100.7").err(), Some(RefusedFor::Busy));
+        for place in &mut held {
+            if place.spoke() {
+                place.waits(None);
+            }
+        }
+        let mut more = Vec::new();
+        while let Ok(place) = take(&places, "198.51.100.7") {
+            more.push(place);
+        }
+        // Two and these, of 32 that each of the others had.
+        assert!((8..16).contains(&more.len()), "{}", more.len());
     }
 
     #[tokio::test]
