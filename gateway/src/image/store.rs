@@ -3,7 +3,7 @@
 //! `DATA/images/ab/ab12...` holds one image and is never changed: a new image is written under
 //! `DATA/images/new/`, reaches the disk, and is then renamed. Everything here blocks on the disk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -27,6 +27,10 @@ pub const STATES_MAX: usize = 65_536;
 /// Bytes of a piece of an image, as deliveries read it; the last one is shorter.
 pub const PIECE: u32 = 32 * 1024;
 
+/// Pieces that stay in memory between uses, of all images: 256 x 32 KiB = 8 MiB. Deliveries that go side by
+/// side read each piece once, as long as none is further ahead than that.
+pub const RECENT_MAX: usize = 256;
+
 /// A piece of an image, shared by all that deliver it at the time.
 pub type Piece = Arc<Vec<u8>>;
 
@@ -36,7 +40,22 @@ pub struct ImageStore {
     dir: PathBuf,
     /// Most recently used last.
     open: Mutex<Vec<Arc<Image>>>,
+    recent: Arc<Recent>,
     next: AtomicU64,
+}
+
+/// The pieces that were read last, whosever they are.
+#[derive(Debug, Default)]
+struct Recent(Mutex<VecDeque<Piece>>);
+
+impl Recent {
+    fn keep(&self, piece: &Piece) {
+        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pieces.len() == RECENT_MAX {
+            pieces.pop_front();
+        }
+        pieces.push_back(Arc::clone(piece));
+    }
 }
 
 impl ImageStore {
@@ -57,6 +76,7 @@ impl ImageStore {
         Ok(Self {
             dir,
             open: Mutex::new(Vec::new()),
+            recent: Arc::default(),
             next: AtomicU64::new(0),
         })
     }
@@ -135,13 +155,13 @@ impl ImageStore {
     /// `NotFound` where the image is not here, `InvalidData` where its file cannot be an image, otherwise
     /// of the file system.
     pub fn get(&self, digest: &Digest) -> io::Result<Arc<Image>> {
+        // Held over the opening: an image that is replaced meanwhile must not stay open as it was.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = open.iter().position(|image| image.digest == *digest) {
-            let image = open.remove(at);
-            open.push(Arc::clone(&image));
+        if let Some(image) = used_now(&mut open, digest) {
             return Ok(image);
         }
-        let image = Arc::new(Image::open(&path(&self.dir, digest), *digest)?);
+        let path = path(&self.dir, digest);
+        let image = Arc::new(Image::open(&path, *digest, Arc::clone(&self.recent))?);
         open.push(Arc::clone(&image));
         let mut states: usize = open.iter().map(|image| image.states()).sum();
         // The newest stays whatever it costs: it is about to be used.
@@ -149,6 +169,13 @@ impl ImageStore {
             states -= open.remove(0).states();
         }
         Ok(image)
+    }
+
+    /// The same where the image is open already and nobody opens another: does not block.
+    #[must_use]
+    pub fn get_open(&self, digest: &Digest) -> Option<Arc<Image>> {
+        let mut open = self.open.try_lock().ok()?;
+        used_now(&mut open, digest)
     }
 
     /// Removes the image; whether it was there.
@@ -186,6 +213,14 @@ impl ImageStore {
         }
         Ok(images)
     }
+}
+
+/// The open image with this digest, which is now the one that was used last.
+fn used_now(open: &mut Vec<Arc<Image>>, digest: &Digest) -> Option<Arc<Image>> {
+    let at = open.iter().position(|image| image.digest == *digest)?;
+    let image = open.remove(at);
+    open.push(Arc::clone(&image));
+    Some(image)
 }
 
 fn path(dir: &Path, digest: &Digest) -> PathBuf {
@@ -242,10 +277,11 @@ pub struct Image {
     prefixes: Mutex<PrefixHasher>,
     /// Pieces that somebody holds, by number; of the others no more than that they were there.
     pieces: Mutex<HashMap<u32, Weak<Vec<u8>>>>,
+    recent: Arc<Recent>,
 }
 
 impl Image {
-    fn open(path: &Path, digest: Digest) -> io::Result<Self> {
+    fn open(path: &Path, digest: Digest, recent: Arc<Recent>) -> io::Result<Self> {
         let file = File::open(path)?;
         let size = u32::try_from(file.metadata()?.len()).map_err(|_| damaged(&digest))?;
         Ok(Self {
@@ -254,6 +290,7 @@ impl Image {
             size,
             prefixes: Mutex::default(),
             pieces: Mutex::default(),
+            recent,
         })
     }
 
@@ -278,7 +315,7 @@ impl Image {
     }
 
     /// The piece with this number, [`PIECE`] bytes from `number * PIECE` on. It is read once for
-    /// all that hold it at the same time.
+    /// all that hold it at the same time, and kept for a while ([`RECENT_MAX`]).
     ///
     /// # Errors
     /// `UnexpectedEof` where the image ends before, otherwise of the file system.
@@ -297,6 +334,7 @@ impl Image {
         self.read_at(offset, &mut bytes)?;
         let piece = Arc::new(bytes);
         pieces().insert(number, Arc::downgrade(&piece));
+        self.recent.keep(&piece);
         Ok(piece)
     }
 

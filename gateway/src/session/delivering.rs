@@ -164,15 +164,18 @@ impl Running {
         } else {
             self.leave_turns();
         }
-        let images = Arc::clone(&self.gateway.images);
-        let image = tokio::task::spawn_blocking(move || images.get(&image_digest)).await;
-        let image = match image {
-            Ok(Ok(image)) => image,
-            Ok(Err(error)) => {
-                tracing::error!(update = %update, %error, "the image of an update cannot be read; add it again");
-                return Ok(());
+        let image = if let Some(image) = self.gateway.images.get_open(&image_digest) {
+            image
+        } else {
+            let images = Arc::clone(&self.gateway.images);
+            match tokio::task::spawn_blocking(move || images.get(&image_digest)).await {
+                Ok(Ok(image)) => image,
+                Ok(Err(error)) => {
+                    tracing::error!(update = %update, %error, "the image of an update cannot be read; add it again");
+                    return Ok(());
+                }
+                Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
             }
-            Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
         };
         let counters = gateway::Counters {
             committed: u32::try_from(known.committed).unwrap_or(u32::MAX),
@@ -420,7 +423,10 @@ impl Running {
             bytes,
         };
         let busy = self.busy.get_or_insert_default();
-        busy.make_room(bytes.len() + 64 + RECORD_HEADER + TAG);
+        busy.make_room(
+            &self.gateway.buffers,
+            bytes.len() + 64 + RECORD_HEADER + TAG,
+        );
         seal(&mut self.session, &mut busy.tx, &chunk.into())?;
         if let Some(funds) = &delivering.funds {
             funds.spend(cost(range.len));

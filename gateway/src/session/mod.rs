@@ -5,6 +5,7 @@
 
 mod accept_faults;
 mod board;
+mod buffers;
 mod delivering;
 mod limits;
 mod listener;
@@ -70,6 +71,7 @@ pub struct Gateway {
     /// Taken while a handshake's cryptography is done: half of the workers at most do nothing else.
     cryptography: tokio::sync::Semaphore,
     parking: parking::Parking,
+    buffers: buffers::Buffers,
 }
 
 impl Gateway {
@@ -97,6 +99,7 @@ impl Gateway {
             responder: Responder::default(),
             cryptography: tokio::sync::Semaphore::new(workers().div_ceil(2)),
             parking: parking::Parking::new()?,
+            buffers: buffers::Buffers::default(),
         }))
     }
 }

@@ -2,6 +2,7 @@
 //! this struct and a wait; [`Busy`] holds what only work needs.
 
 use super::board::{self, Board};
+use super::buffers::Buffers;
 use super::delivering::Delivering;
 use super::place::Place;
 use super::registry::Handle;
@@ -50,11 +51,14 @@ pub(super) struct Busy {
 }
 
 impl Busy {
-    /// Room for one more record of a transfer. A large buffer does not double: it gets what
-    /// it can ever hold, a batch that has left, one that waits and this record.
-    pub(super) fn make_room(&mut self, record: usize) {
+    /// Room for one more record of a transfer: in a buffer from the pool, which does not double when it
+    /// is full, but gets what it can ever hold: a batch that has left, one that waits and this record.
+    pub(super) fn make_room(&mut self, buffers: &Buffers, record: usize) {
+        if self.tx.capacity() < BATCH_MAX {
+            buffers.exchange(&mut self.tx, record);
+        }
         let len = self.tx.len();
-        if self.tx.capacity() - len < record && self.tx.capacity() >= BATCH_MAX {
+        if self.tx.capacity() - len < record {
             let most = 2 * BATCH_MAX + record;
             self.tx.reserve_exact(most.saturating_sub(len).max(record));
         }
@@ -460,6 +464,7 @@ impl Running {
         busy.tx.clear();
         busy.tx_sent = 0;
         busy.stalled = None;
+        self.gateway.buffers.give_back(&mut busy.tx);
         Ok(moved)
     }
 
@@ -609,10 +614,11 @@ mod tests {
 
     #[test]
     fn the_buffer_of_a_transfer_never_has_room_for_more_than_two_batches_and_a_record() {
+        let buffers = Buffers::default();
         for record in [600, 4_190, 16_470] {
             let mut busy = Busy::default();
             while busy.tx.len() < 2 * BATCH_MAX {
-                busy.make_room(record);
+                busy.make_room(&buffers, record);
                 busy.tx.resize(busy.tx.len() + record, 0);
             }
             let room = busy.tx.capacity();
