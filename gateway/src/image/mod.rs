@@ -9,6 +9,7 @@ pub mod container;
 pub mod hex;
 pub mod key;
 pub mod name;
+pub mod piece;
 pub mod prefix;
 pub mod sign;
 pub mod source;

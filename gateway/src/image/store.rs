@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use dialhome_proto::id::Digest;
 use sha2::{Digest as _, Sha256};
 
+use super::piece::Piece;
 use super::prefix::{PrefixHasher, STRIDE};
 
 /// Images that stay open between uses: so many file descriptors at most, beside those in use.
@@ -31,9 +32,6 @@ pub const PIECE: u32 = 32 * 1024;
 /// side read each piece once, as long as none is further ahead than that.
 pub const RECENT_MAX: usize = 256;
 
-/// A piece of an image, shared by all that deliver it at the time.
-pub type Piece = Arc<Vec<u8>>;
-
 /// The images of one data directory.
 #[derive(Debug)]
 pub struct ImageStore {
@@ -46,10 +44,10 @@ pub struct ImageStore {
 
 /// The pieces that were read last, whosever they are.
 #[derive(Debug, Default)]
-struct Recent(Mutex<VecDeque<Piece>>);
+struct Recent(Mutex<VecDeque<Arc<Piece>>>);
 
 impl Recent {
-    fn keep(&self, piece: &Piece) {
+    fn keep(&self, piece: &Arc<Piece>) {
         let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if pieces.len() == RECENT_MAX {
             pieces.pop_front();
@@ -276,7 +274,7 @@ pub struct Image {
     size: u32,
     prefixes: Mutex<PrefixHasher>,
     /// Pieces that somebody holds, by number; of the others no more than that they were there.
-    pieces: Mutex<HashMap<u32, Weak<Vec<u8>>>>,
+    pieces: Mutex<HashMap<u32, Weak<Piece>>>,
     recent: Arc<Recent>,
 }
 
@@ -319,7 +317,7 @@ impl Image {
     ///
     /// # Errors
     /// `UnexpectedEof` where the image ends before, otherwise of the file system.
-    pub fn piece(&self, number: u32) -> io::Result<Piece> {
+    pub fn piece(&self, number: u32) -> io::Result<Arc<Piece>> {
         let pieces = || self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         let held = pieces().get(&number).and_then(Weak::upgrade);
         if let Some(piece) = held {
@@ -332,7 +330,7 @@ impl Image {
         }
         let mut bytes = vec![0; len as usize];
         self.read_at(offset, &mut bytes)?;
-        let piece = Arc::new(bytes);
+        let piece = Arc::new(Piece::new(bytes));
         pieces().insert(number, Arc::downgrade(&piece));
         self.recent.keep(&piece);
         Ok(piece)

@@ -148,3 +148,25 @@ fn states_of_open_images_are_bounded() {
     assert_eq!(open.len(), 3, "16,385 states each");
     assert_eq!(open.last().unwrap().digest(), Digest([5; 32]));
 }
+
+#[test]
+fn pieces_are_read_once_and_the_last_ones_stay_for_the_next() {
+    let (_data, store) = store();
+    let many = u32::try_from(RECENT_MAX).unwrap() + 1;
+    let number = |at: u32| (at / PIECE).to_le_bytes()[0];
+    let bytes: Vec<u8> = (0..many * PIECE).map(number).collect();
+    let image = store.get(&store.put(&bytes).unwrap()).unwrap();
+    let first = Arc::downgrade(&image.piece(0).unwrap());
+    for other in 1..many - 1 {
+        image.piece(other).unwrap();
+    }
+    let held = first
+        .upgrade()
+        .expect("it is among the last that were read");
+    assert!(Arc::ptr_eq(&held, &image.piece(0).unwrap()));
+    assert_eq!(held.chunk(0, 3).unwrap().0, [0, 0, 0]);
+    drop(held);
+    let last = image.piece(many - 1).unwrap();
+    assert_eq!(last.chunk(0, 1).unwrap().0, [number((many - 1) * PIECE)]);
+    assert!(first.upgrade().is_none(), "more have been read since");
+}

@@ -5,7 +5,8 @@ use super::rates::Funds;
 use super::run::{End, Running, seal};
 use super::turns::Turn;
 use super::{Gateway, clock};
-use crate::image::store::{Image, PIECE, Piece};
+use crate::image::piece::Piece;
+use crate::image::store::{Image, PIECE};
 use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason};
 use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Resume, SetGateways};
@@ -32,7 +33,7 @@ pub(super) struct Delivering {
     pub(super) stated: Option<String>,
     paused: bool,
     /// The piece of the image that chunks are taken from, and its number.
-    piece: Option<(u32, Piece)>,
+    piece: Option<(u32, Arc<Piece>)>,
     /// A chunk that lies in two pieces.
     across: Vec<u8>,
     /// Its place among the transfers that run, and what it may send where rates are limited.
@@ -412,13 +413,13 @@ impl Running {
             return Ok(());
         };
         let update = delivering.update;
-        let bytes = delivering.read(range).map_err(|error| {
+        let (bytes, crc) = delivering.read(range).map_err(|error| {
             tracing::error!(%update, %error, "the image of an update cannot be read");
             End::Closed(CloseCode::INTERNAL)
         })?;
         let chunk = Chunk {
             offset: range.offset,
-            crc: crc32fast::hash(bytes).to_le_bytes(),
+            crc: crc.to_le_bytes(),
             flags: if range.ack_now { ACK_NOW } else { 0 },
             bytes,
         };
@@ -496,14 +497,14 @@ impl Running {
 }
 
 impl Delivering {
-    /// The image's bytes of a chunk.
-    fn read(&mut self, range: ChunkRange) -> io::Result<&[u8]> {
+    /// The image's bytes of a chunk, and their CRC.
+    fn read(&mut self, range: ChunkRange) -> io::Result<(&[u8], u32)> {
         let (number, from) = (range.offset / PIECE, (range.offset % PIECE) as usize);
         let len = range.len as usize;
         if from + len > PIECE as usize {
             self.across.resize(len, 0);
             self.image.read_at(range.offset, &mut self.across)?;
-            return Ok(&self.across);
+            return Ok((&self.across, crc32fast::hash(&self.across)));
         }
         let piece = match self.piece.take() {
             Some((known, piece)) if known == number => piece,
@@ -511,7 +512,7 @@ impl Delivering {
         };
         let (_, piece) = self.piece.insert((number, piece));
         piece
-            .get(from..from + len)
+            .chunk(from, len)
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
