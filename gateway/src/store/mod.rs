@@ -188,6 +188,13 @@ impl Store {
         self.0.writer.change(change).await
     }
 
+    async fn record<T: Send + 'static>(
+        &self,
+        record: impl FnOnce(&mut Write<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.0.writer.record(record).await
+    }
+
     async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&rusqlite::Connection) -> Result<T, StoreError> + Send + 'static,

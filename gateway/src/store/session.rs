@@ -79,7 +79,7 @@ impl Store {
         hello: HelloRecord,
     ) -> Result<(), StoreError> {
         let device = device.clone();
-        self.change(move |write| {
+        self.record(move |write| {
             if value::<i64>(write.db, "SELECT 1 FROM device WHERE id = ?1", [&*device])?.is_none() {
                 return Err(StoreError::not_found("device", &*device));
             }
@@ -119,7 +119,7 @@ impl Store {
         reason: &str,
     ) -> Result<(), StoreError> {
         let (device, reason) = (device.clone(), reason.to_owned());
-        self.change(move |write| end(write, &device, Some(generation), &reason))
+        self.record(move |write| end(write, &device, Some(generation), &reason))
             .await
     }
 
@@ -244,7 +244,7 @@ impl Store {
         }
         let kept = waiting.clone();
         let outcome = self
-            .change(move |write| {
+            .record(move |write| {
                 for (device, air) in waiting {
                     let Some(mut known) = state(write.db, &device)? else {
                         continue;

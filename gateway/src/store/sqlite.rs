@@ -10,6 +10,8 @@ use super::StoreError;
 
 /// The newest format of the data directory that this version knows (`PRAGMA user_version`).
 pub const FORMAT: i64 = 1;
+/// Statements that a connection keeps prepared: more than there are.
+const STATEMENTS: usize = 128;
 /// Name of the database in the data directory.
 pub(crate) const DATABASE: &str = "dialhome.db";
 
@@ -38,6 +40,7 @@ pub(crate) fn open_for_writing(data: &Path) -> Result<Connection, StoreError> {
     let fault = |error| explain(&path, error);
     let mut db = Connection::open(&path).map_err(fault)?;
     db.busy_timeout(Duration::from_secs(2)).map_err(fault)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     let found: i64 = db
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(fault)?;
@@ -82,6 +85,7 @@ pub(crate) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(fault)?;
     db.busy_timeout(Duration::from_secs(5)).map_err(fault)?;
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(db)
 }
 

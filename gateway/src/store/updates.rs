@@ -66,7 +66,7 @@ impl Store {
         change: Change,
     ) -> Result<UpdateDoc, StoreError> {
         let doc = self
-            .change(move |write| apply(write, &update.to_string(), change))
+            .record(move |write| apply(write, &update.to_string(), change))
             .await?;
         if ended(&doc) {
             self.0.memory.progress.remove(&update.0);
@@ -227,7 +227,7 @@ impl Store {
         }
         let ids: Vec<_> = waiting.iter().map(|(_, id, _)| *id).collect();
         let outcome = self
-            .change(move |write| {
+            .record(move |write| {
                 for (id, _, counters) in waiting {
                     let Ok((intent, mut state)) = both(write.db, &id) else {
                         continue;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use dialhome_proto::id::Handle;
 use jiff::Timestamp;
@@ -18,6 +20,10 @@ use super::{DeviceId, KeyRecord, StoreError};
 const QUEUE: usize = 1024;
 /// Changes in one transaction, at most: bounds the memory and the time of a commit.
 const BATCH: usize = 256;
+/// Where sessions record much, a commit follows the last one no sooner: what comes meanwhile shares it.
+const GATHER: Duration = Duration::from_millis(2);
+/// Records that come at once before that is much: a board alone never waits.
+const BURST: u32 = 16;
 /// Events that are kept; `events --since` below the oldest one says so.
 pub(crate) const EVENTS_KEPT: u64 = 100_000;
 /// Events between two prunings.
@@ -26,9 +32,18 @@ const PRUNE_EVERY: u64 = 1_000;
 type Alone = Box<dyn FnOnce(&mut Connection) + Send>;
 
 enum Job {
-    Change(Box<dyn Change>),
+    Change(Box<dyn Change>, Haste),
     /// Work outside every transaction: the swap of the whole database.
     Alone(Alone),
+}
+
+/// How a change wants to be treated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Haste {
+    /// An operator's command: committed at once, and taken back alone where it fails.
+    Command,
+    /// A session's record: it may wait for others ([`GATHER`]), and refuses before its first write, if at all.
+    Record,
 }
 
 /// A caller's change, and the caller that waits for its outcome.
@@ -154,7 +169,10 @@ pub(crate) struct NewEvent<'a> {
 
 /// The way to the writer's thread.
 #[derive(Clone)]
-pub(crate) struct Writer(mpsc::Sender<Job>);
+pub(crate) struct Writer {
+    jobs: mpsc::Sender<Job>,
+    thread: Thread,
+}
 
 impl Writer {
     /// Starts the thread; it ends when the last `Writer` is dropped.
@@ -163,26 +181,49 @@ impl Writer {
         seal: Arc<Seal>,
         memory: Arc<Memory>,
     ) -> Result<Self, StoreError> {
-        let (send, receive) = mpsc::channel(QUEUE);
-        std::thread::Builder::new()
+        let (jobs, receive) = mpsc::channel(QUEUE);
+        let thread = thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || serve(db, &seal, &memory, receive))
             .map_err(|error| StoreError::Database(format!("no thread for the store: {error}")))?;
-        Ok(Self(send))
+        Ok(Self {
+            jobs,
+            thread: thread.thread().clone(),
+        })
     }
 
-    /// Makes a change; returns after it is committed.
+    /// Makes an operator's change; returns after it is committed. If it fails, it alone is taken back.
     pub(crate) async fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Write<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.ask(change, Haste::Command).await
+    }
+
+    /// Makes a session's change; returns after it is committed. It refuses before its first write, if at all:
+    /// an error after that is the database's own, and breaks what shares the transaction.
+    pub(crate) async fn record<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Write<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ask(change, Haste::Record).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Write<'_>) -> Result<T, StoreError> + Send + 'static,
+        haste: Haste,
+    ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job = Job::Change(Box::new(Asked {
+        let change = Box::new(Asked {
             change: Some(change),
             outcome: Err(StoreError::Stopped),
             answer,
-        }));
-        self.0.send(job).await.map_err(|_| StoreError::Stopped)?;
+        });
+        self.send(Job::Change(change, haste)).await?;
+        if haste == Haste::Command {
+            self.thread.unpark();
+        }
         answered.await.map_err(|_| StoreError::Stopped)?
     }
 
@@ -195,19 +236,33 @@ impl Writer {
         let job = Job::Alone(Box::new(move |db| {
             let _ = answer.send(work(db));
         }));
-        self.0.send(job).await.map_err(|_| StoreError::Stopped)?;
+        self.send(job).await?;
         answered.await.map_err(|_| StoreError::Stopped)
+    }
+
+    async fn send(&self, job: Job) -> Result<(), StoreError> {
+        self.jobs.send(job).await.map_err(|_| StoreError::Stopped)
     }
 }
 
+/// Changes under way to one transaction.
+type Batch = Vec<(Box<dyn Change>, Haste)>;
+
 fn serve(mut db: Connection, seal: &Seal, memory: &Memory, mut jobs: mpsc::Receiver<Job>) {
     let mut alone = None;
+    let mut load = Load::default();
     while let Some(first) = jobs.blocking_recv() {
-        let mut batch = Vec::new();
+        if matches!(first, Job::Change(_, Haste::Record))
+            && let Some(rest) = load.rest()
+        {
+            // An operator's command ends the wait.
+            thread::park_timeout(rest);
+        }
+        let mut batch = Batch::new();
         let mut next = Some(first);
         while let Some(job) = next {
             match job {
-                Job::Change(change) => batch.push(change),
+                Job::Change(change, haste) => batch.push((change, haste)),
                 Job::Alone(work) => {
                     alone = Some(work);
                     break;
@@ -220,6 +275,7 @@ fn serve(mut db: Connection, seal: &Seal, memory: &Memory, mut jobs: mpsc::Recei
             };
         }
         if !batch.is_empty() {
+            load.add(batch.len());
             commit(&mut db, seal, memory, batch);
         }
         if let Some(work) = alone.take() {
@@ -228,8 +284,43 @@ fn serve(mut db: Connection, seal: &Seal, memory: &Memory, mut jobs: mpsc::Recei
     }
 }
 
+/// How many changes have come lately: a bucket out of which one leaks per [`GATHER`].
+struct Load {
+    changes: u32,
+    since: Instant,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            changes: 0,
+            since: Instant::now(),
+        }
+    }
+}
+
+impl Load {
+    /// A commit of so many changes begins.
+    fn add(&mut self, changes: usize) {
+        let passed = self.since.elapsed();
+        let leaked = passed.as_micros() / GATHER.as_micros();
+        let left = self
+            .changes
+            .saturating_sub(u32::try_from(leaked).unwrap_or(u32::MAX));
+        let more = u32::try_from(changes).unwrap_or(u32::MAX);
+        self.changes = left.saturating_add(more).min(2 * BURST);
+        self.since += passed;
+    }
+
+    /// How long the next commit waits for company.
+    fn rest(&self) -> Option<Duration> {
+        let rest = GATHER.checked_sub(self.since.elapsed())?;
+        (self.changes > BURST).then_some(rest)
+    }
+}
+
 /// Runs a batch in one transaction, then answers each change.
-fn commit(db: &mut Connection, seal: &Seal, memory: &Memory, mut batch: Vec<Box<dyn Change>>) {
+fn commit(db: &mut Connection, seal: &Seal, memory: &Memory, mut batch: Batch) {
     let outcome = transaction(db, seal, memory, &mut batch);
     if outcome.is_err() && !db.is_autocommit() {
         let _ = db.execute_batch("ROLLBACK");
@@ -244,7 +335,7 @@ fn commit(db: &mut Connection, seal: &Seal, memory: &Memory, mut batch: Vec<Box<
         }
         Err(error) => Some(error),
     };
-    for change in batch {
+    for (change, _) in batch {
         change.answer(broken.as_ref());
     }
 }
@@ -252,18 +343,21 @@ fn commit(db: &mut Connection, seal: &Seal, memory: &Memory, mut batch: Vec<Box<
 /// What follows from a change, and the flags of the devices that it touched.
 type Follow = (After, Vec<(DeviceId, Flags)>);
 
-/// The batch in one transaction. A change that fails is taken back alone; an error here breaks them all.
+/// The batch in one transaction. A command that fails is taken back alone; an error here breaks them all.
 fn transaction(
     db: &mut Connection,
     seal: &Seal,
     memory: &Memory,
-    batch: &mut [Box<dyn Change>],
+    batch: &mut Batch,
 ) -> Result<Vec<Follow>, StoreError> {
     let fault = |error| explain_on(db, error);
     let mut afters = Vec::with_capacity(batch.len());
-    db.execute_batch("BEGIN IMMEDIATE").map_err(fault)?;
-    for change in batch {
-        run(db, "SAVEPOINT change", [])?;
+    run(db, "BEGIN IMMEDIATE", [])?;
+    for (change, haste) in batch {
+        if *haste == Haste::Command {
+            run(db, "SAVEPOINT change", [])?;
+        }
+        let before = db.total_changes();
         let mut write = Write {
             db,
             seal,
@@ -276,11 +370,16 @@ fn transaction(
         match outcome {
             // SQLite has rolled everything back: the disk is full, or the file cannot be written.
             Err(error) if db.is_autocommit() => return Err(error),
-            Err(_) => db
+            Err(_) if *haste == Haste::Command => db
                 .execute_batch("ROLLBACK TO change; RELEASE change")
                 .map_err(fault)?,
+            // It stopped half-way: nothing of the transaction can stand.
+            Err(error) if db.total_changes() != before => return Err(error),
+            Err(_) => {}
             Ok(()) => {
-                run(db, "RELEASE change", [])?;
+                if *haste == Haste::Command {
+                    run(db, "RELEASE change", [])?;
+                }
                 let flags = after
                     .touched
                     .iter()
@@ -290,6 +389,6 @@ fn transaction(
             }
         }
     }
-    db.execute_batch("COMMIT").map_err(fault)?;
+    run(db, "COMMIT", [])?;
     Ok(afters)
 }
