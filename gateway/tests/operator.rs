@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use dialhome_gateway::store::FORMAT;
 use serde_json::Value;
 
 const DIALHOME: &str = env!("CARGO_BIN_EXE_dialhome");
@@ -345,7 +346,7 @@ fn a_directory_or_socket_that_cannot_be_used_is_refused_in_words() {
     let db = rusqlite::Connection::open(data.join("dialhome.db")).unwrap();
     db.pragma_update(None, "user_version", 99).unwrap();
     assert!(refusal(&data, None).contains("newer version"));
-    db.pragma_update(None, "user_version", 1).unwrap();
+    db.pragma_update(None, "user_version", FORMAT).unwrap();
     db.execute_batch("BEGIN EXCLUSIVE").unwrap();
     assert!(refusal(&data, None).contains("locked"));
     drop(db);

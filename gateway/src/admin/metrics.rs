@@ -91,7 +91,7 @@ pub(super) async fn metrics(State(admin): Api) -> Result<Response, ApiError> {
         u64::from(status.hold),
     );
     text.head("dialhome_updates", "gauge", "Updates by state and reason");
-    for (state, reason, count) in admin.store.update_counts().await? {
+    for (state, reason, count) in admin.store.update_counts() {
         let reason = reason.unwrap_or_default();
         text.line(
             &format!(

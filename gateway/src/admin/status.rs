@@ -129,7 +129,7 @@ impl Admin {
     pub(super) async fn status(&self) -> Result<StatusDoc, ApiError> {
         let live = self.live.counts();
         let (mut updates, mut failures) = (BTreeMap::new(), BTreeMap::new());
-        for (state, reason, count) in self.store.update_counts().await? {
+        for (state, reason, count) in self.store.update_counts() {
             if matches!(
                 state.as_str(),
                 "reverted" | "declined" | "failed" | "overdue"

@@ -6,6 +6,7 @@ use super::run::{End, Running, seal};
 use super::turns::Turn;
 use super::{Gateway, clock};
 use crate::image::piece::Piece;
+use crate::image::source;
 use crate::image::store::{Image, PIECE};
 use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason};
@@ -471,7 +472,10 @@ impl Running {
             return Ok(());
         };
         let (image, update) = (Arc::clone(&delivering.image), delivering.update);
-        let ours = tokio::task::spawn_blocking(move || image.prefix_digest(len)).await;
+        let ours = match len {
+            0 => Ok(Ok(source::digest(&[]))),
+            _ => tokio::task::spawn_blocking(move || image.prefix_digest(len)).await,
+        };
         let matches = match ours {
             Ok(Ok(ours)) => ours == digest,
             Ok(Err(error)) => {

@@ -202,7 +202,7 @@ impl Staged {
         }
         run(
             &change,
-            "UPDATE device_state SET connected = 0, body = json_set(body, '$.connected', json('false'))",
+            "UPDATE device_state SET connected = 0 WHERE connected = 1",
             [],
         )?;
         change

@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::docs::{AirBytes, DeviceDoc, EventDoc};
 use super::memory::key_records;
 use super::seal::{Keys, Seal, random_key};
-use super::sqlite::{json, record, records, run, value};
+use super::sqlite::{json, record, records, row, run, value};
 use super::writer::{NewEvent, Write};
 use super::{Device, DeviceId, GatewaysStatement, State, Store, StoreError, hex, session, updates};
 
@@ -253,13 +253,10 @@ impl Store {
     /// Where the database cannot be read.
     pub async fn air_totals(&self) -> Result<(u64, u64), StoreError> {
         self.read(|db| {
-            let total = |field: &str| {
-                let sql = format!(
-                    "SELECT coalesce(sum(json_extract(body, '$.{field}')), 0) FROM device_state"
-                );
-                Ok::<_, StoreError>(value::<i64>(db, &sql, [])?.unwrap_or(0).unsigned_abs())
-            };
-            Ok((total("air_sent")?, total("air_received")?))
+            let sql = "SELECT coalesce(sum(air_sent), 0), coalesce(sum(air_received), 0) FROM device_state";
+            let totals = row(db, sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+            let (sent, received) = totals.unwrap_or_default();
+            Ok((sent.unsigned_abs(), received.unsigned_abs()))
         })
         .await
     }
@@ -418,9 +415,7 @@ fn gateways_epoch(db: &Connection, device: &Device) -> Result<u32, StoreError> {
     let stated = stated.map_or(0, |statement| {
         statement.epoch.max(statement.refused.unwrap_or(0))
     });
-    let told = session::state(db, &device.id)?
-        .and_then(|state| state.hello)
-        .map_or(0, |hello| hello.gateways_epoch);
+    let told = session::last_hello(db, &device.id)?.map_or(0, |hello| hello.gateways_epoch);
     Ok(stated.max(told))
 }
 
@@ -483,21 +478,21 @@ pub(super) fn end_trial(
     update: &str,
     ended: State,
 ) -> Result<(), StoreError> {
-    let Some(mut state) = session::state(write.db, device)? else {
+    if ended != State::Confirmed {
         return Ok(());
-    };
-    let Some(hello) = &mut state.hello else {
+    }
+    let Some(mut hello) = session::last_hello(write.db, device)? else {
         return Ok(());
     };
     let mut any = false;
     for component in &mut hello.components {
-        if ended == State::Confirmed && component.trial.as_deref() == Some(update) {
+        if component.trial.as_deref() == Some(update) {
             component.trial = None;
             any = true;
         }
     }
     if any {
-        session::put_state(write.db, device, &state)
+        session::put_hello(write.db, device, &hello)
     } else {
         Ok(())
     }

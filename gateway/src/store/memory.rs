@@ -2,7 +2,7 @@
 //!
 //! A device with nothing to do costs its key records here and nothing else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -87,6 +87,9 @@ pub(crate) struct Health {
     pub(crate) fault: Option<StoreError>,
 }
 
+/// What an update is counted as: its state and reason.
+pub(crate) type Outcome = (String, Option<String>);
+
 /// The memory of the store.
 pub(crate) struct Memory {
     pub(crate) keys: DashMap<Handle, Arc<KeyRecord>>,
@@ -97,6 +100,7 @@ pub(crate) struct Memory {
     pub(crate) events: broadcast::Sender<Arc<EventDoc>>,
     pub(crate) progress: DashMap<[u8; 8], Pace>,
     pub(crate) air: Mutex<HashMap<DeviceId, Air>>,
+    outcomes: Mutex<BTreeMap<Outcome, u64>>,
     health: Mutex<Health>,
     wakes: Mutex<Vec<mpsc::UnboundedSender<Option<DeviceId>>>>,
 }
@@ -113,6 +117,7 @@ impl Memory {
             events: broadcast::channel(LISTENER_EVENTS).0,
             progress: DashMap::new(),
             air: Mutex::default(),
+            outcomes: Mutex::default(),
             health: Mutex::default(),
             wakes: Mutex::default(),
         }
@@ -150,6 +155,7 @@ impl Memory {
                 flags.push((DeviceId::stored(&id), found));
             }
         }
+        self.count(db)?;
         let hold = value::<String>(db, "SELECT value FROM meta WHERE key = 'hold'", [])?
             .is_some_and(|hold| hold == "1");
         let last = value::<i64>(
@@ -173,6 +179,25 @@ impl Memory {
         Ok(())
     }
 
+    /// Counts the updates that the database holds.
+    pub(crate) fn count(&self, db: &Connection) -> Result<(), StoreError> {
+        let fault = |error| explain_on(db, error);
+        let mut query = db
+            .prepare("SELECT state, reason, count(*) FROM update_state GROUP BY state, reason")
+            .map_err(fault)?;
+        let counted = query
+            .query_map([], |row| {
+                Ok((
+                    (row.get(0)?, row.get(1)?),
+                    row.get::<_, i64>(2)?.unsigned_abs(),
+                ))
+            })
+            .and_then(Iterator::collect)
+            .map_err(fault)?;
+        *self.outcomes() = counted;
+        Ok(())
+    }
+
     /// Takes over what a committed change has brought.
     pub(crate) fn apply(&self, after: After, flags: Vec<(DeviceId, Flags)>) {
         for (handle, record) in after.keys {
@@ -186,6 +211,20 @@ impl Memory {
                 self.flags.remove(&device);
             } else {
                 self.flags.insert(device, flags);
+            }
+        }
+        if !after.outcomes.is_empty() {
+            let mut outcomes = self.outcomes();
+            for (was, now) in after.outcomes {
+                *outcomes.entry(now).or_default() += 1;
+                if let Some(was) = was
+                    && let Some(count) = outcomes.get_mut(&was)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        outcomes.remove(&was);
+                    }
+                }
             }
         }
         if let Some(hold) = after.hold {
@@ -247,6 +286,11 @@ impl Memory {
     /// Air bytes that are not stored yet.
     pub(crate) fn air(&self) -> MutexGuard<'_, HashMap<DeviceId, Air>> {
         lock(&self.air)
+    }
+
+    /// Updates by state and reason.
+    pub(crate) fn outcomes(&self) -> MutexGuard<'_, BTreeMap<Outcome, u64>> {
+        lock(&self.outcomes)
     }
 
     /// Notes how the last transaction ended.

@@ -16,6 +16,8 @@ mod readers;
 mod seal;
 mod session;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod trust;
 mod types;
 mod updates;

@@ -6,7 +6,9 @@ use rusqlite::Connection;
 
 use super::docs::UpdateDoc;
 use super::sqlite::value;
-use super::updates::{apply, both, cancel, counters, doc, event, open_ids, put_intent, put_state};
+use super::updates::{
+    apply, both, cancel, counters, doc, event, open_ids, outcome, put_intent, put_state,
+};
 use super::writer::Write;
 use super::{
     Change, Counters, Device, ImageRecord, State, Store, StoreError, UpdateIntent, UpdateState,
@@ -149,13 +151,13 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         later: Vec::new(),
     };
     put_intent(write.db, &intent)?;
-    put_state(write.db, &intent, &state)?;
+    put_state(write, &intent, None, &state)?;
     event(write, &intent, None, "queued", None)?;
     if runs(write.db, &intent)? {
         state = both(write.db, &intent.update)?.1;
         state.detail = Some("the board already runs this image: nothing was sent".into());
-        put_state(write.db, &intent, &state)?;
-        let update = apply(
+        put_state(write, &intent, Some(outcome(&state)), &state)?;
+        let (intent, state) = apply(
             write,
             &intent.update,
             Change {
@@ -165,7 +167,7 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
             },
         )?;
         return Ok(Created {
-            update,
+            update: doc(&intent, &state),
             joined: false,
         });
     }
@@ -215,7 +217,7 @@ fn is_for(device: &Device, image: &ImageRecord) -> Result<(), StoreError> {
 
 /// What the board's last Hello said it can do about a bad image of this component.
 pub(super) fn revert(db: &Connection, intent: &UpdateIntent) -> Result<Option<String>, StoreError> {
-    let hello = session::state(db, &intent.device)?.and_then(|state| state.hello);
+    let hello = session::last_hello(db, &intent.device)?;
     Ok(hello.and_then(|hello| {
         let found = hello
             .components

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use dialhome_proto::id::{Handle, UpdateId};
+use jiff::Timestamp;
 use rusqlite::Connection;
+use rusqlite::types::Type;
 use zeroize::Zeroizing;
 
 use super::memory::{Air, Flags};
-use super::sqlite::{json, record, run, value};
+use super::sqlite::{json, parse, record, row, run};
 use super::writer::{NewEvent, Write};
 use super::{
     Counters, Device, DeviceId, DeviceState, Disconnect, GatewaysStatement, HelloRecord, KeyRecord,
@@ -80,22 +82,27 @@ impl Store {
     ) -> Result<(), StoreError> {
         let device = device.clone();
         self.record(move |write| {
-            if value::<i64>(write.db, "SELECT 1 FROM device WHERE id = ?1", [&*device])?.is_none() {
-                return Err(StoreError::not_found("device", &*device));
-            }
-            let mut known = state(write.db, &device)?.unwrap_or_default();
-            if known.generation > generation {
+            let sql = "SELECT coalesce(connected, 0), coalesce(generation, 0) FROM device
+                       LEFT JOIN device_state ON device_state.id = device.id WHERE device.id = ?1";
+            let (connected, last): (bool, i64) =
+                row(write.db, sql, [&*device], |row| Ok((row.get(0)?, row.get(1)?)))?
+                    .ok_or_else(|| StoreError::not_found("device", &*device))?;
+            if last.unsigned_abs() > generation {
                 return Err(StoreError::Fenced {
                     device: device.to_string(),
                 });
             }
-            let from = if known.connected { "online" } else { "offline" };
-            known.generation = generation;
-            known.connected = true;
-            known.last_contact = Some(write.now);
-            let peer = hello.peer.clone();
-            known.hello = Some(hello);
-            put_state(write.db, &device, &known)?;
+            let from = if connected { "online" } else { "offline" };
+            let body = json(&hello)?;
+            let peer = hello.peer;
+            run(
+                write.db,
+                "INSERT INTO device_state (id, revision, generation, connected, last_contact, air_sent, air_received, hello)
+                 VALUES (?1, 1, ?2, 1, ?3, 0, 0, ?4)
+                 ON CONFLICT (id) DO UPDATE SET revision = revision + 1, generation = excluded.generation, connected = 1,
+                 last_contact = excluded.last_contact, hello = excluded.hello",
+                (&*device, generation.cast_signed(), write.now.to_string(), body),
+            )?;
             write.event(NewEvent {
                 kind: "device.online",
                 device: Some(&device),
@@ -245,14 +252,19 @@ impl Store {
         let kept = waiting.clone();
         let outcome = self
             .record(move |write| {
+                let now = write.now.to_string();
                 for (device, air) in waiting {
-                    let Some(mut known) = state(write.db, &device)? else {
-                        continue;
-                    };
-                    known.air_sent += air.sent;
-                    known.air_received += air.received;
-                    known.last_contact = Some(write.now);
-                    put_state(write.db, &device, &known)?;
+                    run(
+                        write.db,
+                        "UPDATE device_state SET revision = revision + 1, last_contact = ?2,
+                         air_sent = air_sent + ?3, air_received = air_received + ?4 WHERE id = ?1",
+                        (
+                            &*device,
+                            &now,
+                            air.sent.cast_signed(),
+                            air.received.cast_signed(),
+                        ),
+                    )?;
                 }
                 Ok(())
             })
@@ -276,21 +288,20 @@ pub(super) fn end(
     generation: Option<u64>,
     reason: &str,
 ) -> Result<(), StoreError> {
-    let Some(mut known) = state(write.db, device)? else {
-        return Ok(());
-    };
-    if !known.connected || generation.is_some_and(|generation| generation != known.generation) {
+    let ended = run(
+        write.db,
+        "UPDATE device_state SET revision = revision + 1, connected = 0, disconnected_at = ?3, disconnect_reason = ?4,
+         last_contact = iif(?2 IS NULL, last_contact, ?3) WHERE id = ?1 AND connected = 1 AND (?2 IS NULL OR generation = ?2)",
+        (
+            device,
+            generation.map(u64::cast_signed),
+            write.now.to_string(),
+            reason,
+        ),
+    )?;
+    if ended == 0 {
         return Ok(());
     }
-    known.connected = false;
-    if generation.is_some() {
-        known.last_contact = Some(write.now);
-    }
-    known.last_disconnect = Some(Disconnect {
-        at: write.now,
-        reason: reason.into(),
-    });
-    put_state(write.db, device, &known)?;
     write.event(NewEvent {
         kind: "device.offline",
         device: Some(device),
@@ -303,22 +314,51 @@ pub(super) fn end(
 
 /// The device's state record.
 pub(super) fn state(db: &Connection, device: &str) -> Result<Option<DeviceState>, StoreError> {
-    record(db, "SELECT body FROM device_state WHERE id = ?1", [device])
+    let sql = "SELECT generation, connected, last_contact, disconnected_at, disconnect_reason, air_sent, air_received, hello
+               FROM device_state WHERE id = ?1";
+    let found = row(db, sql, [device], |row| {
+        let time = |column: usize| {
+            let text: Option<String> = row.get(column)?;
+            let time = text.map(|text| text.parse::<Timestamp>()).transpose();
+            time.map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+            })
+        };
+        let reason: Option<String> = row.get(4)?;
+        let state = DeviceState {
+            generation: row.get::<_, i64>(0)?.unsigned_abs(),
+            connected: row.get(1)?,
+            last_contact: time(2)?,
+            last_disconnect: time(3)?
+                .zip(reason)
+                .map(|(at, reason)| Disconnect { at, reason }),
+            air_sent: row.get::<_, i64>(5)?.unsigned_abs(),
+            air_received: row.get::<_, i64>(6)?.unsigned_abs(),
+            hello: None,
+        };
+        Ok((state, row.get::<_, Option<String>>(7)?))
+    })?;
+    let Some((state, hello)) = found else {
+        return Ok(None);
+    };
+    let hello = hello.map(|hello| parse(&hello)).transpose()?;
+    Ok(Some(DeviceState { hello, ..state }))
 }
 
-/// Stores the device's state record.
-pub(super) fn put_state(
+/// What the device's last Hello said.
+pub(super) fn last_hello(db: &Connection, device: &str) -> Result<Option<HelloRecord>, StoreError> {
+    let sql = "SELECT hello FROM device_state WHERE id = ?1 AND hello IS NOT NULL";
+    record(db, sql, [device])
+}
+
+/// Corrects what the last Hello said.
+pub(super) fn put_hello(
     db: &Connection,
     device: &str,
-    state: &DeviceState,
+    hello: &HelloRecord,
 ) -> Result<(), StoreError> {
-    run(
-        db,
-        "INSERT INTO device_state (id, revision, connected, body) VALUES (?1, 1, ?2, ?3)
-         ON CONFLICT (id) DO UPDATE SET revision = revision + 1, connected = excluded.connected, body = excluded.body",
-        (device, state.connected, json(state)?),
-    )?;
-    Ok(())
+    let sql = "UPDATE device_state SET revision = revision + 1, hello = ?2 WHERE id = ?1";
+    run(db, sql, (device, json(hello)?)).map(drop)
 }
 
 impl WhichKey {

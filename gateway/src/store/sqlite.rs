@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Params};
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
 
 /// The newest format of the data directory that this version knows (`PRAGMA user_version`).
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
 /// Statements that a connection keeps prepared: more than there are.
 const STATEMENTS: usize = 128;
 /// Name of the database in the data directory.
@@ -19,7 +20,6 @@ const SCHEMA: &str = "
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT) STRICT, WITHOUT ROWID;
 CREATE TABLE device (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE TABLE device_secret (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, sealed BLOB NOT NULL) STRICT;
-CREATE TABLE device_state (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, connected INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE TABLE image (name TEXT PRIMARY KEY, digest TEXT NOT NULL, revision INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE INDEX image_digest ON image (digest);
 CREATE TABLE update_intent (id TEXT PRIMARY KEY, device TEXT NOT NULL, image TEXT NOT NULL, deadline_ms INTEGER NOT NULL,
@@ -28,10 +28,28 @@ CREATE TABLE update_state (id TEXT PRIMARY KEY, device TEXT NOT NULL, open INTEG
   revision INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
 CREATE INDEX update_open ON update_state (device) WHERE open = 1;
 CREATE INDEX update_by_device ON update_state (device);
-CREATE INDEX update_outcome ON update_state (state, reason);
 CREATE TABLE event (seq INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT, body TEXT NOT NULL) STRICT;
-CREATE INDEX event_device ON event (device, seq);
 INSERT INTO meta (key, value) VALUES ('hold', '0'), ('starts', '0');
+";
+
+const DEVICE_STATE: &str = "
+CREATE TABLE device_state (id TEXT PRIMARY KEY, revision INTEGER NOT NULL, generation INTEGER NOT NULL, connected INTEGER NOT NULL,
+  last_contact TEXT, disconnected_at TEXT, disconnect_reason TEXT, air_sent INTEGER NOT NULL, air_received INTEGER NOT NULL,
+  hello TEXT) STRICT;
+";
+
+/// In format 1 the record of a session was one JSON body, and two indexes cost every event and every state more
+/// than they saved a reader.
+const OLD_DEVICE_STATE: &str = "
+DROP INDEX IF EXISTS update_outcome;
+DROP INDEX IF EXISTS event_device;
+ALTER TABLE device_state RENAME TO device_state_1;
+";
+const FROM_OLD_DEVICE_STATE: &str = "
+INSERT INTO device_state SELECT id, revision, coalesce(body ->> '$.generation', 0), connected,
+  body ->> '$.last_contact', body ->> '$.last_disconnect.at', body ->> '$.last_disconnect.reason',
+  coalesce(body ->> '$.air_sent', 0), coalesce(body ->> '$.air_received', 0), body ->> '$.hello' FROM device_state_1;
+DROP TABLE device_state_1;
 ";
 
 /// Opens the database for writing and brings it to this version's format.
@@ -40,7 +58,7 @@ pub(crate) fn open_for_writing(data: &Path) -> Result<Connection, StoreError> {
     let fault = |error| explain(&path, error);
     let mut db = Connection::open(&path).map_err(fault)?;
     db.busy_timeout(Duration::from_secs(2)).map_err(fault)?;
-    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    keep_statements(&db).map_err(fault)?;
     let found: i64 = db
         .query_row("PRAGMA user_version", [], |row| row.get(0))
         .map_err(fault)?;
@@ -69,8 +87,13 @@ pub(crate) fn open_for_writing(data: &Path) -> Result<Connection, StoreError> {
     let change = db
         .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
         .map_err(fault)?;
-    if found == 0 {
-        change.execute_batch(SCHEMA).map_err(fault)?;
+    if found < FORMAT {
+        let bring = if found == 0 {
+            [SCHEMA, DEVICE_STATE].concat()
+        } else {
+            [OLD_DEVICE_STATE, DEVICE_STATE, FROM_OLD_DEVICE_STATE].concat()
+        };
+        change.execute_batch(&bring).map_err(fault)?;
         change
             .pragma_update(None, "user_version", FORMAT)
             .map_err(fault)?;
@@ -79,13 +102,20 @@ pub(crate) fn open_for_writing(data: &Path) -> Result<Connection, StoreError> {
     Ok(db)
 }
 
+/// Statements stay prepared. Without a stable plan SQLite prepares a join anew for every value bound to it.
+fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
+    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
+}
+
 /// Opens another connection to the database, for reading only.
 pub(crate) fn open_for_reading(path: &Path) -> Result<Connection, StoreError> {
     let fault = |error| explain(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(fault)?;
     db.busy_timeout(Duration::from_secs(5)).map_err(fault)?;
-    db.set_prepared_statement_cache_capacity(STATEMENTS);
+    keep_statements(&db).map_err(fault)?;
     Ok(db)
 }
 
@@ -135,11 +165,8 @@ pub(crate) fn record<T: DeserializeOwned>(
     sql: &str,
     params: impl Params,
 ) -> Result<Option<T>, StoreError> {
-    let body: Option<String> = db
-        .prepare_cached(sql)
-        .and_then(|mut query| query.query_row(params, |row| row.get(0)).optional())
-        .map_err(|error| explain_on(db, error))?;
-    body.map(|body| parse(&body)).transpose()
+    let read = row(db, sql, params, |row| Ok(parse(row.get_ref(0)?.as_str()?)))?;
+    read.transpose()
 }
 
 /// The JSON records that `sql` selects as its only column.
@@ -175,8 +202,18 @@ pub(crate) fn value<T: rusqlite::types::FromSql>(
     sql: &str,
     params: impl Params,
 ) -> Result<Option<T>, StoreError> {
+    row(db, sql, params, |row| row.get(0))
+}
+
+/// What `take` takes from the row that `sql` selects, if there is one.
+pub(crate) fn row<T>(
+    db: &Connection,
+    sql: &str,
+    params: impl Params,
+    take: impl FnOnce(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>, StoreError> {
     db.prepare_cached(sql)
-        .and_then(|mut query| query.query_row(params, |row| row.get(0)).optional())
+        .and_then(|mut query| query.query_row(params, take).optional())
         .map_err(|error| explain_on(db, error))
 }
 

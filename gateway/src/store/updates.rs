@@ -6,8 +6,8 @@ use dialhome_proto::id::UpdateId;
 use rusqlite::Connection;
 
 use super::docs::UpdateDoc;
-use super::memory::Memory;
-use super::sqlite::{json, record, records, run};
+use super::memory::{Memory, Outcome};
+use super::sqlite::{json, parse, record, records, row, run};
 use super::writer::{NewEvent, Write};
 use super::{
     Change, Counters, LaterStatement, OpenUpdate, Overdue, State, Store, StoreError, UpdateIntent,
@@ -60,18 +60,14 @@ impl Store {
     ///
     /// # Errors
     /// `Ended` where the update has ended and the change is not `stated` by the board.
-    pub async fn change_update(
-        &self,
-        update: UpdateId,
-        change: Change,
-    ) -> Result<UpdateDoc, StoreError> {
-        let doc = self
+    pub async fn change_update(&self, update: UpdateId, change: Change) -> Result<(), StoreError> {
+        let (_, state) = self
             .record(move |write| apply(write, &update.to_string(), change))
             .await?;
-        if ended(&doc) {
+        if state.state.is_terminal() {
             self.0.memory.progress.remove(&update.0);
         }
-        Ok(doc)
+        Ok(())
     }
 
     /// Asks to cancel an update. What the board never heard of is canceled at once.
@@ -97,7 +93,9 @@ impl Store {
             intent.abandoned = Some(write.now);
             put_intent(write.db, &intent)?;
             write.wake(&intent.device);
-            apply(write, &id, Change::to(State::Abandoned).because("operator"))
+            let (intent, state) =
+                apply(write, &id, Change::to(State::Abandoned).because("operator"))?;
+            Ok(doc(&intent, &state))
         })
         .await
     }
@@ -148,30 +146,14 @@ impl Store {
         .await
     }
 
-    /// Counts of updates by state and reason.
-    ///
-    /// # Errors
-    /// Where the database cannot be read.
-    pub async fn update_counts(&self) -> Result<Vec<(String, Option<String>, u64)>, StoreError> {
-        self.read(|db| {
-            let fault = |error| super::sqlite::explain_on(db, error);
-            let mut query = db
-                .prepare_cached(
-                    "SELECT state, reason, count(*) FROM update_state GROUP BY state, reason",
-                )
-                .map_err(fault)?;
-            let rows = query
-                .query_map([], |row| {
-                    Ok((
-                        row.get(0)?,
-                        row.get(1)?,
-                        row.get::<_, i64>(2)?.unsigned_abs(),
-                    ))
-                })
-                .map_err(fault)?;
-            rows.collect::<Result<_, _>>().map_err(fault)
-        })
-        .await
+    /// Counts of updates by state and reason; from memory.
+    #[must_use]
+    pub fn update_counts(&self) -> Vec<(String, Option<String>, u64)> {
+        let counts = self.0.memory.outcomes();
+        counts
+            .iter()
+            .map(|((state, reason), count)| (state.clone(), reason.clone(), *count))
+            .collect()
     }
 
     /// Ends or marks the updates whose deadline has passed.
@@ -229,13 +211,12 @@ impl Store {
         let outcome = self
             .record(move |write| {
                 for (id, _, counters) in waiting {
-                    let Ok((intent, mut state)) = both(write.db, &id) else {
-                        continue;
-                    };
-                    if !state.state.is_terminal() {
-                        state.counters = counters;
-                        put_state(write.db, &intent, &state)?;
-                    }
+                    run(
+                        write.db,
+                        "UPDATE update_state SET revision = revision + 1, body = json_set(body, '$.counters', json(?2))
+                         WHERE id = ?1 AND open = 1",
+                        (id, json(&counters)?),
+                    )?;
                 }
                 Ok(())
             })
@@ -278,7 +259,8 @@ pub(super) fn cancel(write: &mut Write<'_>, id: &str, why: &str) -> Result<Updat
     } else {
         State::Canceled
     };
-    apply(write, id, Change::to(next).because(why))
+    let (intent, state) = apply(write, id, Change::to(next).because(why))?;
+    Ok(doc(&intent, &state))
 }
 
 /// Ends an update because its device is removed.
@@ -301,12 +283,14 @@ pub(super) fn apply(
     write: &mut Write<'_>,
     id: &str,
     change: Change,
-) -> Result<UpdateDoc, StoreError> {
+) -> Result<(UpdateIntent, UpdateState), StoreError> {
     let (intent, mut state) = both(write.db, id)?;
     if state.state.is_terminal() {
-        return after_the_end(write, &intent, state, change);
+        after_the_end(write, &intent, &mut state, change)?;
+        return Ok((intent, state));
     }
     let before = (state.state, shown(&state), state.paused);
+    let was = outcome(&state);
     state.counters = change
         .counters
         .unwrap_or_else(|| counters(write.memory, &intent, &state));
@@ -345,7 +329,7 @@ pub(super) fn apply(
     if changed {
         state.changed = write.now;
     }
-    put_state(write.db, &intent, &state)?;
+    put_state(write, &intent, Some(was), &state)?;
     if changed {
         let to = shown(&state);
         let reason = state
@@ -365,23 +349,23 @@ pub(super) fn apply(
         write.touch(&intent.device);
         write.wake(&intent.device);
     }
-    Ok(doc(&intent, &state))
+    Ok((intent, state))
 }
 
 /// What a board states after the end is recorded beside it.
 fn after_the_end(
     write: &mut Write<'_>,
     intent: &UpdateIntent,
-    mut state: UpdateState,
+    state: &mut UpdateState,
     change: Change,
-) -> Result<UpdateDoc, StoreError> {
+) -> Result<(), StoreError> {
     if !change.stated {
         return Err(StoreError::Ended {
             update: intent.update.clone(),
         });
     }
     let Some(stated) = change.state else {
-        return Ok(doc(intent, &state));
+        return Ok(());
     };
     let last = state.later.last().map_or(state.state, |later| later.state);
     if last != stated {
@@ -393,7 +377,7 @@ fn after_the_end(
             state: stated,
             reason: change.reason.clone(),
         });
-        put_state(write.db, intent, &state)?;
+        put_state(write, intent, Some(outcome(state)), state)?;
         event(
             write,
             intent,
@@ -402,7 +386,7 @@ fn after_the_end(
             Some("stated_after_the_end"),
         )?;
     }
-    Ok(doc(intent, &state))
+    Ok(())
 }
 
 pub(super) fn event(
@@ -438,11 +422,13 @@ pub(super) fn open_ids(db: &Connection, device: &str) -> Result<Vec<String>, Sto
 }
 
 pub(super) fn both(db: &Connection, id: &str) -> Result<(UpdateIntent, UpdateState), StoreError> {
-    let intent = record(db, "SELECT body FROM update_intent WHERE id = ?1", [id])?;
-    let state = record(db, "SELECT body FROM update_state WHERE id = ?1", [id])?;
-    intent
-        .zip(state)
-        .ok_or_else(|| StoreError::not_found("update", id))
+    let sql = "SELECT update_intent.body, update_state.body FROM update_state
+               JOIN update_intent ON update_intent.id = update_state.id WHERE update_state.id = ?1";
+    let bodies = row(db, sql, [id], |row| {
+        let (intent, state) = (row.get_ref(0)?.as_str()?, row.get_ref(1)?.as_str()?);
+        Ok(parse(intent).and_then(|intent| Ok((intent, parse(state)?))))
+    })?;
+    bodies.unwrap_or_else(|| Err(StoreError::not_found("update", id)))
 }
 
 fn whole(db: &Connection, memory: &Memory, id: &str) -> Result<Option<OpenUpdate>, StoreError> {
@@ -480,19 +466,45 @@ pub(super) fn put_intent(db: &Connection, intent: &UpdateIntent) -> Result<(), S
     Ok(())
 }
 
+/// Stores an update's state; `was` is what it was counted as, nothing for a new update.
 pub(super) fn put_state(
-    db: &Connection,
+    write: &mut Write<'_>,
     intent: &UpdateIntent,
+    was: Option<Outcome>,
     state: &UpdateState,
 ) -> Result<(), StoreError> {
+    let now = outcome(state);
+    let sql = match was {
+        None => {
+            "INSERT INTO update_state (id, device, open, state, reason, revision, body) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)"
+        }
+        // The index of open updates is touched by their end alone.
+        Some(_) if !state.state.is_terminal() => {
+            "UPDATE update_state SET state = ?4, reason = ?5, revision = revision + 1, body = ?6 WHERE id = ?1"
+        }
+        Some(_) => {
+            "UPDATE update_state SET open = ?3, state = ?4, reason = ?5, revision = revision + 1, body = ?6 WHERE id = ?1"
+        }
+    };
     run(
-        db,
-        "INSERT INTO update_state (id, device, open, state, reason, revision, body) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)
-         ON CONFLICT (id) DO UPDATE SET open = excluded.open, state = excluded.state, reason = excluded.reason,
-         revision = revision + 1, body = excluded.body",
-        (&intent.update, &intent.device, !state.state.is_terminal(), shown(state), &state.reason, json(state)?),
+        write.db,
+        sql,
+        (
+            &intent.update,
+            &intent.device,
+            !state.state.is_terminal(),
+            &now.0,
+            &now.1,
+            json(state)?,
+        ),
     )?;
+    write.outcome(was, now);
     Ok(())
+}
+
+/// What an update is counted as: its state and reason.
+pub(super) fn outcome(state: &UpdateState) -> Outcome {
+    (shown(state).into(), state.reason.clone())
 }
 
 /// The state's name in JSON.
@@ -502,12 +514,6 @@ fn shown(state: &UpdateState) -> &'static str {
     } else {
         state.state.name()
     }
-}
-
-fn ended(doc: &UpdateDoc) -> bool {
-    State::ALL
-        .iter()
-        .any(|state| state.is_terminal() && state.name() == doc.state)
 }
 
 /// The update's document, without what it waits for.

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::docs::EventDoc;
-use super::memory::{Flags, Memory};
+use super::memory::{Flags, Memory, Outcome};
 use super::seal::Seal;
 use super::sqlite::{self, explain_on, run};
 use super::{DeviceId, KeyRecord, StoreError};
@@ -98,6 +98,8 @@ pub(crate) struct After {
     pub(crate) keys: Vec<(Handle, Option<Arc<KeyRecord>>)>,
     /// The hold over everything.
     pub(crate) hold: Option<bool>,
+    /// What updates were counted as, and what they are now.
+    pub(crate) outcomes: Vec<(Option<Outcome>, Outcome)>,
 }
 
 impl Write<'_> {
@@ -148,6 +150,13 @@ impl Write<'_> {
     /// Sets or removes a handle.
     pub(crate) fn key(&mut self, handle: Handle, record: Option<KeyRecord>) {
         self.after.keys.push((handle, record.map(Arc::new)));
+    }
+
+    /// Counts an update anew.
+    pub(crate) fn outcome(&mut self, was: Option<Outcome>, now: Outcome) {
+        if was.as_ref() != Some(&now) {
+            self.after.outcomes.push((was, now));
+        }
     }
 
     /// Sets the hold over everything.
