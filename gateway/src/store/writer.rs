@@ -21,7 +21,7 @@ const QUEUE: usize = 1024;
 /// Changes in one transaction, at most: bounds the memory and the time of a commit.
 const BATCH: usize = 256;
 /// Where sessions record much, a commit follows the last one no sooner: what comes meanwhile shares it.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(5);
 /// Records that come at once before that is much: a board alone never waits.
 const BURST: u32 = 16;
 /// Events that are kept; `events --since` below the oldest one says so.
