@@ -33,7 +33,13 @@ fn systemd_takes_the_unit_and_finds_it_closed() {
     let unit = unit.to_str().unwrap();
     let verified = run("systemd-analyze", &["verify", "--man=no", unit]);
     assert!(verified.status.success(), "{}", said(&verified));
-    assert_eq!(said(&verified), "");
+    // Of this unit: the machine has others, which it may have something to say about.
+    let own: Vec<_> = said(&verified)
+        .lines()
+        .filter(|line| line.contains("dialhome-agent"))
+        .map(str::to_owned)
+        .collect();
+    assert!(own.is_empty(), "{own:?}");
     // The sum of what it could still do, of 100, as systemd counts.
     let security = ["security", "--offline=yes", "--threshold=20", unit];
     let security = run("systemd-analyze", &security);

@@ -20,7 +20,7 @@ max_ms = 200
 
 [install]
 command = ["sh", "-c", "exec avrdude -q -c arduino -p m328p -P FOLDER/tty -b 115200 -D -U flash:w:$DIALHOME_IMAGE:r"]
-timeout_s = 8
+timeout_s = 20
 
 [running]
 command = ["sh", "-c", "avrdude -q -q -A -c arduino -p m328p -P FOLDER/tty -b 115200 -U flash:r:FOLDER/copy:r && head -c $(wc -c <$DIALHOME_IMAGE) FOLDER/copy | sha256sum"]

@@ -7,6 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Buffers that wait for their next use, most: one for each of many workers.
 pub(super) const KEPT: usize = 16;
 
+/// Largest buffer that is kept, in bytes: two batches and the largest record. One that answers to a board
+/// that did not read have made larger goes.
+const KEPT_MAX: usize = 2 * BATCH_MAX + 17 * 1024;
+
 /// Buffers that nobody uses.
 #[derive(Debug, Default)]
 pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
@@ -32,6 +36,9 @@ impl Buffers {
             return;
         }
         let mut used = std::mem::take(used);
+        if used.capacity() > KEPT_MAX {
+            return;
+        }
         used.clear();
         let mut kept = self.kept();
         if kept.len() < KEPT {
@@ -61,6 +68,9 @@ mod tests {
         let mut small = Vec::with_capacity(1000);
         buffers.give_back(&mut small);
         assert_eq!(small.capacity(), 1000, "a small one stays where it is");
+        let mut huge = Vec::with_capacity(KEPT_MAX + 1);
+        buffers.give_back(&mut huge);
+        assert!(huge.capacity() == 0 && buffers.kept().is_empty());
         let many: Vec<_> = (0..2 * KEPT)
             .map(|_| {
                 let mut buffer = Vec::new();

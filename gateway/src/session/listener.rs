@@ -147,6 +147,7 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
         registry: Arc::clone(&gateway.registry),
         stream: Some(stream),
         in_time: true,
+        spoke: false,
     };
     let task = tasks.spawn(async move {
         let within = Duration::from_millis(HANDSHAKE_MS);
@@ -170,7 +171,11 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
             }
             Err(_) => {
                 accepted.is_late();
-                gateway.registry.count_refused(RefusedFor::Silent);
+                gateway.registry.count_refused(if accepted.spoke {
+                    RefusedFor::Busy
+                } else {
+                    RefusedFor::Silent
+                });
             }
         }
     });
@@ -183,6 +188,8 @@ struct Accepted {
     stream: Option<TcpStream>,
     /// The time for its handshake is not over.
     in_time: bool,
+    /// Its first flight was read.
+    spoke: bool,
 }
 
 impl Accepted {
@@ -200,7 +207,7 @@ impl Drop for Accepted {
         let Some(stream) = self.stream.take() else {
             return;
         };
-        if self.in_time || read_away(&stream) {
+        if self.in_time || self.spoke || read_away(&stream) {
             let retry_after_s = self.registry.busy_retry_s();
             refuse_now(&stream, code::Refusal::BUSY, retry_after_s);
         }
@@ -237,7 +244,8 @@ async fn shake(
     };
     let (_, rest) = flight.split_at_mut(PREAMBLE_LEN);
     stream.read_exact(rest).await.map_err(lost)?;
-    place.spoke();
+    accepted.spoke = true;
+    keep(place).await;
     let message_1: &[u8; MESSAGE_1_LEN] = flight.last_chunk().ok_or(RefusedFor::NoHandshake)?;
     let known = gateway.store.find_key(preamble.handle);
     if known
@@ -258,7 +266,7 @@ async fn shake(
         drop(turn);
         place.waits(None);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        place.spoke();
+        keep(place).await;
         turn = gateway.cryptography.acquire().await;
     }
     let reply = checked
@@ -270,6 +278,14 @@ async fn shake(
     stream.write_all(&reply.answer).await.map_err(lost)?;
     let stream = accepted.stream.take().ok_or(RefusedFor::NoHandshake)?;
     Ok((stream, Records::new(&reply.keys), known, generation))
+}
+
+/// The peer has said what it owed. Where its place went to another while that came, this task is
+/// about to be ended, and must not go on until it is.
+async fn keep(place: &Place) {
+    if !place.spoke() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn reject(stream: &TcpStream, preamble: &Preamble, rejected: Rejected) -> RefusedFor {
@@ -328,14 +344,15 @@ mod tests {
     }
 
     /// What the board hears where the gateway breaks its handshake off.
-    async fn broken_off(in_time: bool, spoke: bool) -> Vec<u8> {
+    async fn broken_off(in_time: bool, unread: bool, spoke: bool) -> Vec<u8> {
         let (mut board, stream) = connected().await;
-        assert!(spoke || read_away(&stream));
+        assert!(unread || read_away(&stream));
         let registry = Arc::new(Registry::new(crate::session::Limits::default()));
         drop(Accepted {
             registry,
             stream: Some(stream),
             in_time,
+            spoke,
         });
         let mut heard = Vec::new();
         board.read_to_end(&mut heard).expect("no reset");
@@ -344,14 +361,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_board_whose_place_went_to_another_hears_busy() {
-        for (in_time, spoke) in [(true, true), (true, false), (false, true)] {
-            let heard = broken_off(in_time, spoke).await;
+        for (in_time, unread, spoke) in [
+            (true, true, false),
+            (true, false, false),
+            (false, true, false),
+            (false, false, true),
+        ] {
+            let heard = broken_off(in_time, unread, spoke).await;
             let heard: [u8; REFUSED_LEN] = heard.try_into().expect("a refusal");
             let refusal = Refusal::decode(&heard).expect("a refusal");
             assert_eq!(refusal.code, code::Refusal::BUSY);
             assert!((2..=10).contains(&refusal.retry_after_s));
         }
         // Who said nothing in all its time has nothing to hear.
-        assert!(broken_off(false, false).await.is_empty());
+        assert!(broken_off(false, false, false).await.is_empty());
     }
 }

@@ -27,8 +27,11 @@ struct Inner {
     networks: HashMap<IpAddr, Network>,
 }
 
-/// Connections whose peers owe bytes, by number and so by age: since when, and their tasks.
-type Silent = BTreeMap<u64, (Millis, Task)>;
+/// Since when a peer owes bytes, and the number of its connection.
+type Since = (Millis, u64);
+
+/// Connections whose peers owe bytes, who is silent for longest first, and their tasks.
+type Silent = BTreeMap<Since, Task>;
 
 #[derive(Debug, Default)]
 struct Network {
@@ -40,27 +43,27 @@ struct Network {
 }
 
 impl Network {
-    /// The one that is silent for longest: since when, and its number.
-    fn oldest(&self) -> Option<(Millis, u64)> {
+    /// The one that is silent for longest.
+    fn oldest(&self) -> Option<Since> {
         [&self.strangers, &self.shaken]
             .into_iter()
             .filter_map(|silent| silent.first_key_value())
-            .map(|(id, (since, _))| (*since, *id))
+            .map(|(since, _)| *since)
             .min()
     }
 
     /// Who goes for another: of the strangers the oldest, where that need not wait; otherwise
     /// the oldest of all, after [`SILENT_GRACE_MS`].
-    fn yields(&self, now: Millis, at_once: bool) -> Option<u64> {
-        let stranger = self.strangers.first_key_value().map(|(id, _)| *id);
+    fn yields(&self, now: Millis, at_once: bool) -> Option<Since> {
+        let stranger = self.strangers.first_key_value().map(|(since, _)| *since);
         stranger.filter(|_| at_once).or_else(|| {
-            let (since, id) = self.oldest()?;
-            (now.since(since) >= SILENT_GRACE_MS).then_some(id)
+            let oldest = self.oldest()?;
+            (now.since(oldest.0) >= SILENT_GRACE_MS).then_some(oldest)
         })
     }
 
-    fn evict(&mut self, id: u64) -> bool {
-        let Some((_, task)) = self.spoke(id) else {
+    fn evict(&mut self, silent: Since) -> bool {
+        let Some(task) = self.spoke(silent) else {
             return false;
         };
         // Its place is given back when the task goes. One that has no task yet gets none to end.
@@ -71,9 +74,9 @@ impl Network {
     }
 
     /// It owes nothing any more.
-    fn spoke(&mut self, id: u64) -> Option<(Millis, Task)> {
-        let stranger = self.strangers.remove(&id);
-        stranger.or_else(|| self.shaken.remove(&id))
+    fn spoke(&mut self, silent: Since) -> Option<Task> {
+        let stranger = self.strangers.remove(&silent);
+        stranger.or_else(|| self.shaken.remove(&silent))
     }
 }
 
@@ -100,7 +103,7 @@ impl Places {
         if share >= HANDSHAKES_OF_NETWORK_MAX {
             let freed = own.is_some_and(|own| {
                 let goes = own.yields(now, false);
-                goes.is_some_and(|id| own.evict(id))
+                goes.is_some_and(|silent| own.evict(silent))
             });
             if !freed {
                 return Err(RefusedFor::NetworkBusy);
@@ -114,8 +117,8 @@ impl Places {
                     let at_once = other.taken > 2 * (share + 1);
                     Some((other.yields(now, at_once)?, other))
                 })
-                .max_by_key(|(id, other)| (other.taken, std::cmp::Reverse(*id)));
-            if !largest.is_some_and(|(id, other)| other.evict(id)) {
+                .max_by_key(|(silent, other)| (other.taken, std::cmp::Reverse(*silent)));
+            if !largest.is_some_and(|(silent, other)| other.evict(silent)) {
                 return Err(RefusedFor::Busy);
             }
             inner.evicted += 1;
@@ -126,12 +129,13 @@ impl Places {
         let task = Task::default();
         let own = inner.networks.entry(network).or_default();
         own.taken += 1;
-        own.strangers.insert(id, (now, Arc::clone(&task)));
+        let silent = (now, id);
+        own.strangers.insert(silent, Arc::clone(&task));
         drop(inner);
         Ok(Place {
             places: Arc::clone(self),
             network,
-            id,
+            silent,
             task,
         })
     }
@@ -150,7 +154,7 @@ impl Places {
             .values_mut()
             .filter_map(|network| Some((network.oldest()?, network)))
             .min_by_key(|(oldest, _)| *oldest);
-        let freed = oldest.is_some_and(|((_, id), network)| network.evict(id));
+        let freed = oldest.is_some_and(|(silent, network)| network.evict(silent));
         inner.evicted += u64::from(freed);
         freed
     }
@@ -161,9 +165,9 @@ impl Places {
         let mut inner = self.inner();
         let mut ended = 0;
         for network in inner.networks.values_mut() {
-            while let Some((since, id)) = network.oldest()
-                && now.since(since) >= for_ms
-                && network.evict(id)
+            while let Some(silent) = network.oldest()
+                && now.since(silent.0) >= for_ms
+                && network.evict(silent)
             {
                 ended += 1;
             }
@@ -177,7 +181,7 @@ impl Places {
 pub(super) struct Place {
     places: Arc<Places>,
     network: IpAddr,
-    id: u64,
+    silent: Since,
     task: Task,
 }
 
@@ -193,7 +197,7 @@ impl Place {
     pub(super) fn spoke(&self) -> bool {
         let mut inner = self.places.inner();
         let own = inner.networks.get_mut(&self.network);
-        own.is_some_and(|own| own.spoke(self.id).is_some())
+        own.is_some_and(|own| own.spoke(self.silent).is_some())
     }
 
     /// The peer owes bytes again: its Hello, to the task that `task` names, where one is named.
@@ -202,6 +206,7 @@ impl Place {
         if let Some(task) = task {
             self.task = task;
         }
+        self.silent.0 = clock();
         let mut inner = self.places.inner();
         if let Some(own) = inner.networks.get_mut(&self.network) {
             let silent = if is_shaken {
@@ -209,7 +214,7 @@ impl Place {
             } else {
                 &mut own.strangers
             };
-            silent.insert(self.id, (clock(), Arc::clone(&self.task)));
+            silent.insert(self.silent, Arc::clone(&self.task));
         }
     }
 }
@@ -219,7 +224,7 @@ impl Drop for Place {
         let mut inner = self.places.inner();
         inner.taken -= 1;
         if let Some(own) = inner.networks.get_mut(&self.network) {
-            own.spoke(self.id);
+            own.spoke(self.silent);
             own.taken -= 1;
             if own.taken == 0 {
                 inner.networks.remove(&self.network);
@@ -319,6 +324,21 @@ mod tests {
         }
         // Two and these, of 32 that each of the others had.
         assert!((8..16).contains(&more.len()), "{}", more.len());
+    }
+
+    #[test]
+    fn who_is_silent_for_longest_goes_first_whoever_came_first() {
+        let mut network = Network::default();
+        let task = Task::default;
+        network.shaken.insert((Millis(9), 0), task());
+        network.shaken.insert((Millis(5), 3), task());
+        network.strangers.insert((Millis(7), 1), task());
+        let later = Millis(5 + SILENT_GRACE_MS);
+        assert_eq!(network.yields(later, false), Some((Millis(5), 3)));
+        assert_eq!(network.yields(later, true), Some((Millis(7), 1)));
+        assert!(network.evict((Millis(5), 3)));
+        assert_eq!(network.yields(later, false), None);
+        assert_eq!(network.oldest(), Some((Millis(7), 1)));
     }
 
     #[tokio::test]

@@ -329,6 +329,10 @@ pub(super) fn apply(
     if changed {
         state.changed = write.now;
     }
+    if state.state.is_terminal() {
+        // Reads before it writes, and so before anything is written: see `Writer::record`.
+        devices::end_trial(write, &intent.device, id, state.state)?;
+    }
     put_state(write, &intent, Some(was), &state)?;
     if changed {
         let to = shown(&state);
@@ -345,7 +349,6 @@ pub(super) fn apply(
         event(write, &intent, Some(before.1), to, reason.as_deref())?;
     }
     if state.state.is_terminal() {
-        devices::end_trial(write, &intent.device, id, state.state)?;
         write.touch(&intent.device);
         write.wake(&intent.device);
     }

@@ -22,7 +22,7 @@ const QUEUE: usize = 1024;
 const BATCH: usize = 256;
 /// Where sessions record much, a commit follows the last one no sooner: what comes meanwhile shares it.
 const GATHER: Duration = Duration::from_millis(5);
-/// Records that come at once before that is much: a board alone never waits.
+/// Records that come one after the other before that is much: a board alone has fewer in an update.
 const BURST: u32 = 16;
 /// Events that are kept; `events --since` below the oldest one says so.
 pub(crate) const EVENTS_KEPT: u64 = 100_000;
