@@ -134,6 +134,6 @@ async fn a_board_that_falls_silent_gets_the_old_image_back() {
     lamp.order("faults silent_after=9,sessions=1");
     let update = lamp.fails(&new).await;
     let detail = update["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("ran over its 8 s"), "{update}");
+    assert!(detail.contains("ran over its 20 s"), "{update}");
     lamp.holds(&lamp.old).await;
 }
