@@ -2,11 +2,11 @@
 //! as the recipe in `device-client/boards/stk500/README.md` has it. What runs is what is read
 //! back from the flash, and a board that fails gets its old image again.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use dialhome_gateway::demo::relay::Faults;
 use dialhome_stk500::{Options, Program};
+use ihex::{Record, create_object_file_representation};
 use serde_json::Value;
 use support::{Bench, Image, random_bytes};
 
@@ -82,24 +82,17 @@ impl Lamp {
 /// An image that comes as Intel HEX. Its bytes are those of the flash.
 async fn hex_image(bench: &Bench, version: &str, seed: u64) -> Image {
     let bytes = random_bytes(seed, 6_001);
-    let mut text = String::new();
-    for (address, data) in (0_u16..).step_by(16).zip(bytes.chunks(16)) {
-        let mut record = vec![u8::try_from(data.len()).unwrap()];
-        record.extend(address.to_be_bytes());
-        record.push(0);
-        record.extend(data);
-        let sum = record
-            .iter()
-            .fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
-        record.push(sum.wrapping_neg());
-        text.push(':');
-        for byte in record {
-            write!(text, "{byte:02X}").unwrap();
-        }
-        text.push('\n');
-    }
+    let mut records: Vec<_> = (0_u16..)
+        .step_by(16)
+        .zip(bytes.chunks(16))
+        .map(|(offset, data)| Record::Data {
+            offset,
+            value: data.to_vec(),
+        })
+        .collect();
+    records.push(Record::EndOfFile);
     let file = bench.path().join(format!("{version}.hex"));
-    std::fs::write(&file, text + ":00000001FF\n").unwrap();
+    std::fs::write(&file, create_object_file_representation(&records).unwrap()).unwrap();
     let image = bench.image_of(version, &file, &[]).await;
     Image { bytes, ..image }
 }

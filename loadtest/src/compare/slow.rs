@@ -12,7 +12,7 @@ use std::time::Duration;
 
 const KEY: &str = "first chunk to last ack over size / rate";
 const STOP_AND_WAIT: &str = "stop-and-wait, 512 bytes (arithmetic)";
-/// The link, as FACTS and scenarios have 2G.
+/// The link: rate down and round trip of the preset `2g`.
 const BITS_PER_S: u64 = 100_000;
 const ROUND_TRIP_MS: u32 = 700;
 const PIECE: f64 = 512.0;

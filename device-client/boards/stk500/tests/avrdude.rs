@@ -1,7 +1,6 @@
 //! The real avrdude against the emulated board: Intel HEX in, flash compared byte for byte,
 //! and everything that goes wrong.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dialhome_stk500::{Options, Part, Program};
+use ihex::{Record, create_object_file_representation};
 use tempfile::TempDir;
 
 /// Whatever takes longer has failed.
@@ -126,23 +126,16 @@ fn start(folder: &Path, part: Part) -> Program {
 }
 
 fn intel_hex(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for (address, data) in (0_u16..).step_by(16).zip(bytes.chunks(16)) {
-        let [high, low] = address.to_be_bytes();
-        let len = u8::try_from(data.len()).expect("at most 16");
-        let mut record = vec![len, high, low, 0];
-        record.extend_from_slice(data);
-        let sum = record
-            .iter()
-            .fold(0, |sum: u8, byte| sum.wrapping_add(*byte));
-        record.push(sum.wrapping_neg());
-        text.push(':');
-        for byte in record {
-            let _ = write!(text, "{byte:02X}");
-        }
-        text.push('\n');
-    }
-    text + ":00000001FF\n"
+    let mut records: Vec<_> = (0_u16..)
+        .step_by(16)
+        .zip(bytes.chunks(16))
+        .map(|(offset, data)| Record::Data {
+            offset,
+            value: data.to_vec(),
+        })
+        .collect();
+    records.push(Record::EndOfFile);
+    create_object_file_representation(&records).expect("records of 16 bytes")
 }
 
 /// Bytes that no two places near each other share, and no 0xFF, which is erased flash.
