@@ -32,6 +32,8 @@ pub struct Options {
 /// In words, where it cannot start: the directory, the address or the socket is taken, damaged or not allowed.
 pub async fn run(options: Options) -> Result<(), CliError> {
     log_to_stderr();
+    // First of all: who asks for the end while it starts is answered with an end in order.
+    let ended = ended().map_err(|error| not_listening_for_signals(&error))?;
     // Keys are in these files: whatever is made is for the gateway's user alone, the admin socket excepted.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     raise_open_files();
@@ -62,7 +64,7 @@ pub async fn run(options: Options) -> Result<(), CliError> {
         listen: Some(listen),
         started: crate::store::now(),
     };
-    admin::serve(socket, admin::router(admin), ended()).await;
+    admin::serve(socket, admin::router(admin), ended).await;
     tracing::info!("the gateway stops");
     stop.cancel();
     // Every session is told to dial again, and its end is stored.
@@ -83,19 +85,16 @@ fn raise_open_files() {
     }
 }
 
-/// Returns when the process is asked to end.
-async fn ended() {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        // Without signals only a kill ends it, which loses nothing that was acknowledged.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+/// Hears from now on when the process is asked to end; the future returns then.
+fn ended() -> std::io::Result<impl Future<Output = ()> + Send> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }
 
 /// Logs to standard error, as `RUST_LOG` says.
@@ -116,6 +115,11 @@ fn not_listening(listen: SocketAddr, error: &std::io::Error) -> CliError {
             .hint("Another program has this port: stop it, or give another one with --listen."),
         _ => failed.hint("Give an address of this machine with --listen."),
     }
+}
+
+fn not_listening_for_signals(error: &std::io::Error) -> CliError {
+    CliError::failed("signals", format!("Signals cannot be received: {error}."))
+        .hint("Without them the gateway could not be ended in order.")
 }
 
 fn not_opened(data: &Path, error: &std::io::Error) -> CliError {
