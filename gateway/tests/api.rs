@@ -90,6 +90,7 @@ fn the_openapi_document_names_what_is_served() {
     assert!(paths.len() >= 18, "{} paths", paths.len());
     let schemas = &document["components"]["schemas"];
     for (schema, field) in [
+        ("CheckDoc", "round_trips_ms"),
         ("UpdateDoc", "revert"),
         ("UpdateDoc", "warning"),
         ("ImageDoc", "check"),

@@ -1,7 +1,8 @@
 //! What the admin API asks the session registry: presence is volatile and never stored.
 
-use crate::session::Limits;
+use crate::session::{Inquiry, Limits, NotAsked};
 use jiff::Timestamp;
+use std::time::Duration;
 
 /// Whether and how a device is connected now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Presence {
     pub network: Option<String>,
     /// What the session waits for, in one plain sentence.
     pub waiting_for: Option<String>,
+    /// When a board that sleeps has said to be back.
+    pub back_in: Option<Duration>,
 }
 
 /// Why a connection got no session.
@@ -123,6 +126,11 @@ pub trait Live: Send + Sync + 'static {
     fn presence(&self, device: &str) -> Presence;
     /// Counts over all devices.
     fn counts(&self) -> LiveCounts;
+    /// Begins a connectivity check of the device.
+    ///
+    /// # Errors
+    /// It has no session, or is being checked already.
+    fn check(&self, device: &str) -> Result<Inquiry, NotAsked>;
     /// Ends the device's session with this close code.
     fn close(&self, device: &str, code: dialhome_proto::code::CloseCode);
     /// Ends every session: the store was replaced by a backup.
@@ -143,6 +151,10 @@ impl Live for NoSessions {
 
     fn counts(&self) -> LiveCounts {
         LiveCounts::default()
+    }
+
+    fn check(&self, _: &str) -> Result<Inquiry, NotAsked> {
+        Err(NotAsked::NotOnline)
     }
 
     fn close(&self, _: &str, _: dialhome_proto::code::CloseCode) {}

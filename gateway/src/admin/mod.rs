@@ -4,6 +4,7 @@
 //! its mode and the directory that it lies in are the access control.
 
 mod archive;
+mod check;
 mod devices;
 mod error;
 mod events;
@@ -28,6 +29,7 @@ use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use check::CheckDoc;
 pub use devices::{DeviceAdded, DeviceToAdd, GatewaysToSet};
 pub use error::{ErrorBody, ErrorDoc};
 pub(crate) use events::EventPage;
@@ -108,6 +110,7 @@ pub fn router(admin: Admin) -> Router {
         .routes(routes!(devices::log))
         .routes(routes!(devices::rotate_key))
         .routes(routes!(devices::gateways_epoch, devices::set_gateways))
+        .routes(routes!(check::check))
         .routes(routes!(devices::hold))
         .routes(routes!(devices::release))
         .routes(routes!(images::list, images::add))

@@ -110,6 +110,18 @@ pub(crate) enum DeviceCommand {
         /// The device
         id: String,
     },
+    /// Ping a board through its open session: round trips, losses, link; exit code 1 where none is answered
+    Check {
+        /// The device
+        #[arg(value_parser = super::values::name)]
+        id: String,
+        /// Pings to send, one after another, 1 to 100 [default: 10]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+        count: Option<u32>,
+        /// Time for each to be answered, 1s to 30s; the whole check ends after 50 s [default: 5s]
+        #[arg(long, value_name = "DUR", value_parser = super::values::duration)]
+        within: Option<Duration>,
+    },
     /// Remove a device and its key
     Remove {
         /// The device

@@ -65,6 +65,9 @@ pub(crate) async fn run(
                     .join("\n")
             })
         }
+        DeviceCommand::Check { id, count, within } => {
+            super::check::run(&id, count, within, client, out).await
+        }
         DeviceCommand::Remove { id } => {
             client
                 .delete(&format!("/v1/devices/{}", segment(&id)))

@@ -5,6 +5,7 @@
 mod advice;
 mod archive;
 mod args;
+mod check;
 mod client;
 mod device;
 pub mod error;

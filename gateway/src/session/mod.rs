@@ -7,6 +7,7 @@ mod accept_faults;
 mod board;
 mod buffers;
 mod delivering;
+mod inquiries;
 mod limits;
 mod listener;
 mod parking;
@@ -18,6 +19,7 @@ mod socket;
 mod statements;
 mod turns;
 
+pub use inquiries::{Checked, Inquiry, NotAsked};
 pub use limits::Limits;
 pub use listener::{bind, serve};
 pub use registry::Registry;

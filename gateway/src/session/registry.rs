@@ -1,6 +1,7 @@
 //! Which device has which session, and how to reach it.
 
 use super::accept_faults::AcceptFaults;
+use super::inquiries::{Inquiries, Inquiry, NotAsked, Topic};
 use super::limits::Limits;
 use super::parking::Name;
 use super::place::Places;
@@ -34,7 +35,7 @@ const BUSY_SPREAD_S: (u32, u32) = (8, 600);
 pub(super) struct Handle {
     pub(super) generation: u64,
     pub(super) peer: SocketAddr,
-    since: Timestamp,
+    pub(super) since: Timestamp,
     /// When the board was heard last, and the interval at which it must be, in milliseconds.
     heard: AtomicU64,
     ping_ms: AtomicU64,
@@ -46,6 +47,8 @@ pub(super) struct Handle {
     named: AtomicBool,
     woken: AtomicBool,
     stirred: AtomicBool,
+    /// An operator has a question for the board.
+    asked: AtomicBool,
     close: AtomicU8,
 }
 
@@ -63,6 +66,7 @@ impl Handle {
             named: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             stirred: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             close: AtomicU8::new(0),
         }
     }
@@ -86,6 +90,7 @@ impl Handle {
         // Looked at under the lock: what changes after this finds the task in its place.
         if self.woken.load(Ordering::Acquire)
             || self.stirred.swap(false, Ordering::AcqRel)
+            || self.asked.load(Ordering::Acquire)
             || self.close_asked().is_some()
         {
             return Poll::Ready(());
@@ -152,6 +157,17 @@ impl Handle {
         self.notify();
     }
 
+    /// There is a question for the board among the inquiries.
+    pub(super) fn ask(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.notify();
+    }
+
+    /// Whether there may be a question since the last call.
+    pub(super) fn take_asked(&self) -> bool {
+        self.asked.swap(false, Ordering::AcqRel)
+    }
+
     fn close(&self, code: CloseCode) {
         self.close.store(code.0, Ordering::Release);
         self.notify();
@@ -181,7 +197,9 @@ struct Asleep {
 /// The open sessions.
 #[derive(Debug)]
 pub struct Registry {
-    sessions: DashMap<DeviceId, Arc<Handle>>,
+    pub(super) sessions: DashMap<DeviceId, Arc<Handle>>,
+    /// What operators ask boards now.
+    pub(super) inquiries: Arc<Inquiries>,
     asleep: DashMap<DeviceId, Asleep>,
     takeovers: DashMap<DeviceId, (Instant, u32)>,
     pub(super) places: Arc<Places>,
@@ -203,6 +221,7 @@ impl Registry {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             sessions: DashMap::new(),
+            inquiries: Arc::default(),
             asleep: DashMap::new(),
             takeovers: DashMap::new(),
             places: Arc::default(),
@@ -358,12 +377,16 @@ impl Live for Registry {
                 ..Presence::default()
             };
         }
-        let asleep = self
-            .asleep
-            .get(device)
-            .is_some_and(|asleep| asleep.until > Instant::now());
+        let now = Instant::now();
+        let asleep = self.asleep.get(device).map(|asleep| asleep.until);
+        let back_in = asleep.and_then(|until| until.checked_duration_since(now));
         Presence {
-            state: if asleep { "asleep" } else { "offline" },
+            state: if back_in.is_some() {
+                "asleep"
+            } else {
+                "offline"
+            },
+            back_in,
             ..Presence::default()
         }
     }
@@ -393,6 +416,10 @@ impl Live for Registry {
             },
             limits: *self.turns.limits(),
         }
+    }
+
+    fn check(&self, device: &str) -> Result<Inquiry, NotAsked> {
+        self.inquire(device, Topic::Check)
     }
 
     fn close(&self, device: &str, code: CloseCode) {

@@ -200,6 +200,9 @@ impl Running {
         if self.handle.take_woken() && self.session.is_greeted() {
             self.look_for_work().await?;
         }
+        if self.session.is_greeted() && self.handle.take_asked() {
+            self.ask_board()?;
+        }
         if self.session.records.remaining() < RECORDS_KEPT {
             return Err(End::Closed(CloseCode::RECORD_LIMIT));
         }
@@ -334,6 +337,10 @@ impl Running {
         match (verdict, frame) {
             (Verdict::Greet, DeviceFrame::Hello(hello)) => Box::pin(self.greet(hello)).await,
             (Verdict::Pong(nonce), _) => self.send(&Pong { nonce }.into()),
+            (Verdict::Ponged(nonce), _) => {
+                self.heard_pong(nonce);
+                Ok(())
+            }
             (Verdict::Deliver, frame) => {
                 if let Some(delivering) = &mut self.delivering {
                     delivering
@@ -511,6 +518,11 @@ impl Running {
         self.gateway
             .registry
             .leave(&self.key.device, &self.handle, back_in_s);
+        // After it has left the table: who asks from here on finds no session.
+        self.gateway
+            .registry
+            .inquiries
+            .ended(&self.key.device, self.handle.generation, &reason);
         if !self.recorded {
             return;
         }
