@@ -51,11 +51,21 @@ pub async fn run(options: Options) -> Result<(), CliError> {
     let gateway = Gateway::with_limits(store.clone(), Arc::clone(&images), options.limits)
         .map_err(|error| not_listening(listen, &error))?;
     let live = Arc::clone(&gateway.registry);
-    let boards = tokio::spawn(session::serve(
-        gateway,
-        listener,
-        stop.clone().cancelled_owned(),
-    ));
+    let served = CancellationToken::new();
+    let boards = tokio::spawn({
+        let (until, served) = (stop.clone().cancelled_owned(), served.clone().drop_guard());
+        async move {
+            let _served = served;
+            session::serve(gateway, listener, until).await
+        }
+    });
+    // Without boards there is nothing to administer.
+    let ended = async move {
+        tokio::select! {
+            () = ended => {}
+            () = served.cancelled() => {}
+        }
+    };
     tracing::info!(%listen, socket = %socket.path().display(), data = %options.data.display(), "the gateway is ready");
     let admin = Admin {
         store: store.clone(),
@@ -68,9 +78,12 @@ pub async fn run(options: Options) -> Result<(), CliError> {
     tracing::info!("the gateway stops");
     stop.cancel();
     // Every session is told to dial again, and its end is stored.
-    let _ = boards.await;
+    let boards = boards.await;
     if let Err(error) = store.flush().await {
         tracing::warn!(%error, "the last counters were not stored");
+    }
+    if let Ok(Err(error)) = boards {
+        return Err(not_listening(listen, &error));
     }
     Ok(())
 }

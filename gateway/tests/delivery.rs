@@ -145,5 +145,5 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
     assert_eq!(doc.state, "confirmed", "{doc:?}");
     assert_eq!(std::fs::read(state.join("current")).unwrap(), image);
     let _ = stop.send(());
-    serving.await.unwrap();
+    serving.await.unwrap().unwrap();
 }

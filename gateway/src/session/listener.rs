@@ -5,6 +5,7 @@ use super::parking;
 use super::place::Place;
 use super::registry::{Handle, Registry};
 use super::run::Running;
+use super::socket::Socket;
 use super::{Gateway, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, SILENT_GRACE_MS, STOP_MS, clock};
 use crate::admin::RefusedFor;
 use crate::link::Rejected;
@@ -16,15 +17,17 @@ use dialhome_proto::link::{
     DeviceKey, FIRST_FLIGHT_LEN, MESSAGE_1_LEN, PREAMBLE_LEN, Preamble, PreambleFault, Records,
     Refusal,
 };
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd, AsRawFd as _};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 /// Connections that the kernel keeps until they are accepted.
@@ -33,6 +36,8 @@ const BACKLOG: u32 = 4_096;
 const USER_TIMEOUT_MS: u32 = 120_000;
 /// Time until another connection is asked for after the system gave none.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Looks after which what the registry need not remember any more is forgotten.
+const FORGET_EVERY: u32 = 60;
 
 /// Open files that connections of boards leave to everything else, where the limit is not below four times as many.
 const FILES_KEPT: u64 = 64;
@@ -51,15 +56,39 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         }
     };
     socket.set_reuseaddr(true)?;
+    // Its connections inherit these: two calls less for each of them.
+    socket.set_nodelay(true)?;
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, USER_TIMEOUT_MS)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
 /// Serves boards until `until`; then closes every session as `stopping` and waits for them.
-pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Future<Output = ()>) {
+///
+/// # Errors
+/// Of the system: it does not watch the listening socket.
+pub async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    until: impl Future<Output = ()>,
+) -> io::Result<()> {
+    // The connections are not for this runtime, which would be told of each and told to forget it.
+    #[expect(
+        deprecated,
+        reason = "what takes its place is unsafe, for types that may change their file; this one cannot"
+    )]
+    let listener = AsyncFd::with_interest(listener.into_std()?, Interest::READABLE)?;
     let tasks = TaskTracker::new();
     let mut wakes = gateway.store.subscribe_wakes();
-    let attendant = tokio::spawn(parking::attend(Arc::clone(&gateway), tasks.clone()));
+    let attendants: Vec<_> = (gateway.lanes.all().iter().zip(0..))
+        .map(|(lane, number)| {
+            let attend = parking::attend(Arc::clone(&gateway), number, tasks.clone());
+            lane.runtime.spawn(attend)
+        })
+        .collect();
+    let mut look = tokio::time::interval(parking::LOOK_EVERY);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looks = 0_u32;
     let rates = Arc::clone(&gateway.registry.rates);
     let rates = tokio::spawn(async move { rates.run().await });
     tokio::pin!(until);
@@ -74,14 +103,22 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
                 Some(device) => gateway.registry.wake_changed(device.as_ref()),
                 None => break,
             },
-            accepted = listener.accept(), if !resting => match accepted {
-                Ok((stream, peer)) => accept(&gateway, &tasks, stream, peer),
-                Err(error) => {
+            ready = listener.readable(), if !resting => match ready?.try_io(take_connection) {
+                Ok(Ok((stream, peer))) => accept(&gateway, &tasks, stream, peer),
+                Ok(Err(error)) => {
                     not_accepted(&gateway, &error);
                     resting = true;
                     again.as_mut().reset(tokio::time::Instant::now() + ACCEPT_AGAIN);
                 }
+                Err(_would_block) => {}
             },
+            _ = look.tick() => {
+                gateway.registry.turns.look(clock());
+                looks = looks.wrapping_add(1);
+                if looks.is_multiple_of(FORGET_EVERY) {
+                    gateway.registry.forget_old();
+                }
+            }
             () = &mut again, if resting => resting = false,
         }
     }
@@ -98,8 +135,19 @@ pub async fn serve(gateway: Arc<Gateway>, listener: TcpListener, until: impl Fut
         tasks.wait().await;
     })
     .await;
-    attendant.abort();
+    attendants.iter().for_each(tokio::task::JoinHandle::abort);
     rates.abort();
+    Ok(())
+}
+
+/// The next connection, which no runtime looks after yet.
+fn take_connection(
+    listener: &AsyncFd<std::net::TcpListener>,
+) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (stream, peer) = rustix::net::acceptfrom_with(listener.get_ref(), flags)?;
+    let peer = peer.ok_or(rustix::io::Errno::CONNABORTED)?;
+    Ok((stream.into(), SocketAddr::try_from(peer)?))
 }
 
 /// Counts and says that a connection could not be had, and makes room where files are short.
@@ -113,14 +161,19 @@ fn not_accepted(gateway: &Gateway, error: &io::Error) {
 
 /// Whether the connection has one of the last files that this process may open: those are
 /// the operator's, the store's and the images'. The system gives the lowest number that is free.
-fn has_last_file(stream: &TcpStream) -> bool {
+fn has_last_file(number: u32) -> bool {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let number = u64::try_from(stream.as_raw_fd()).unwrap_or(0);
-    limit.is_some_and(|limit| number >= limit - FILES_KEPT.min(limit / 4))
+    limit.is_some_and(|limit| u64::from(number) >= limit - FILES_KEPT.min(limit / 4))
 }
 
-fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: SocketAddr) {
-    if has_last_file(&stream) {
+fn accept(
+    gateway: &Arc<Gateway>,
+    tasks: &TaskTracker,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+) {
+    let number = u32::try_from(stream.as_raw_fd()).unwrap_or(0);
+    if has_last_file(number) {
         not_accepted(gateway, &rustix::io::Errno::MFILE.into());
         gateway.registry.count_refused(RefusedFor::Busy);
         return refuse_now(
@@ -145,28 +198,31 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
     let named = place.task();
     let mut accepted = Accepted {
         registry: Arc::clone(&gateway.registry),
-        stream: Some(stream),
+        socket: Socket::Parked(stream),
         in_time: true,
         spoke: false,
     };
-    let task = tasks.spawn(async move {
+    let lane = gateway.lanes.of(number).runtime.clone();
+    let shaking = async move {
+        let lane = gateway.lanes.of(number);
         let within = Duration::from_millis(HANDSHAKE_MS);
-        let shaken = tokio::time::timeout(within, shake(&gateway, &mut accepted, &mut place)).await;
-        match shaken {
-            Ok(Ok((stream, records, key, generation))) => {
-                drop(accepted);
-                let handle = Arc::new(Handle::new(generation, peer, gateway.parking.names()));
+        let shaking = shake(&gateway, &lane.cryptography, &mut accepted, &mut place);
+        match tokio::time::timeout(within, shaking).await {
+            Ok(Ok((records, key, generation))) => {
+                let socket = accepted.take();
+                let handle = Arc::new(Handle::new(generation, peer, lane.parking.names()));
                 let session = Session::new(records, clock());
                 let named = Arc::default();
                 place.waits(Some(Arc::clone(&named)));
-                let running = Running::new(gateway, stream, session, key, handle, place);
+                let running =
+                    Running::new(Arc::clone(&gateway), socket, session, key, handle, place);
                 // A task of its own: the session's memory is then not the handshake's too.
                 let task = sessions.spawn(running.run());
                 let _ = named.set(task.abort_handle());
             }
             Ok(Err(reason)) => {
                 // It was answered, or is worth no answer.
-                drop(accepted.stream.take());
+                drop(accepted.take());
                 gateway.registry.count_refused(reason);
             }
             Err(_) => {
@@ -178,14 +234,15 @@ fn accept(gateway: &Arc<Gateway>, tasks: &TaskTracker, stream: TcpStream, peer: 
                 });
             }
         }
-    });
+    };
+    let task = tasks.spawn_on(shaking, &lane);
     let _ = named.set(task.abort_handle());
 }
 
 /// A connection while its handshake is under way, which may be broken off at any time.
 struct Accepted {
     registry: Arc<Registry>,
-    stream: Option<TcpStream>,
+    socket: Socket,
     /// The time for its handshake is not over.
     in_time: bool,
     /// Its first flight was read.
@@ -197,6 +254,11 @@ impl Accepted {
     const fn is_late(&mut self) {
         self.in_time = false;
     }
+
+    /// The connection, which is another's from now on.
+    const fn take(&mut self) -> Socket {
+        std::mem::replace(&mut self.socket, Socket::Gone)
+    }
 }
 
 impl Drop for Accepted {
@@ -204,33 +266,35 @@ impl Drop for Accepted {
     /// or came and was not read yet: they must hear `busy`, and no reset. So must who spoke in time
     /// and found the gateway too busy to listen.
     fn drop(&mut self) {
-        let Some(stream) = self.stream.take() else {
+        let Some(stream) = self.socket.file() else {
             return;
         };
-        if self.in_time || self.spoke || read_away(&stream) {
+        if self.in_time || self.spoke || read_away(stream) {
             let retry_after_s = self.registry.busy_retry_s();
-            refuse_now(&stream, code::Refusal::BUSY, retry_after_s);
+            refuse_now(stream, code::Refusal::BUSY, retry_after_s);
         }
     }
 }
 
-/// The connection, its keys, whose it is, and its generation.
-type Shaken = (TcpStream, Records, Arc<KeyRecord>, u64);
+/// Its keys, whose it is, and its generation.
+type Shaken = (Records, Arc<KeyRecord>, u64);
 
 async fn shake(
     gateway: &Gateway,
+    cryptography: &Semaphore,
     accepted: &mut Accepted,
     place: &mut Place,
 ) -> Result<Shaken, RefusedFor> {
     let lost = |_| RefusedFor::NoHandshake;
-    let stream = accepted.stream.as_mut().ok_or(RefusedFor::NoHandshake)?;
-    stream.set_nodelay(true).map_err(lost)?;
-    rustix::net::sockopt::set_tcp_user_timeout(&*stream, USER_TIMEOUT_MS)
-        .map_err(|_| RefusedFor::NoHandshake)?;
+    accepted.socket.enter();
+    let Socket::Live(stream) = &mut accepted.socket else {
+        return Err(RefusedFor::NoHandshake);
+    };
     let mut flight = [0; FIRST_FLIGHT_LEN];
-    // A stranger's first bytes are enough to see that they are not for us.
-    let (head, _) = flight.split_at_mut(PREAMBLE_LEN);
-    stream.read_exact(head).await.map_err(lost)?;
+    // A stranger's first bytes are enough to see that they are not for us; a board's come at once.
+    let read = read_some(stream, &mut flight, PREAMBLE_LEN)
+        .await
+        .map_err(lost)?;
     let preamble = flight.first_chunk().ok_or(RefusedFor::NoHandshake)?;
     let preamble = match Preamble::decode(preamble) {
         Ok(preamble) => preamble,
@@ -242,7 +306,7 @@ async fn shake(
             return Err(refuse(stream, code::Refusal::SUITE, RefusedFor::Suite));
         }
     };
-    let (_, rest) = flight.split_at_mut(PREAMBLE_LEN);
+    let (_, rest) = flight.split_at_mut(read);
     stream.read_exact(rest).await.map_err(lost)?;
     accepted.spoke = true;
     keep(place).await;
@@ -255,7 +319,7 @@ async fn shake(
         return Err(refuse(stream, code::Refusal::SUITE, RefusedFor::Suite));
     }
     let key = known.as_ref().map(|known| DeviceKey::new(known.key));
-    let mut turn = gateway.cryptography.acquire().await;
+    let mut turn = cryptography.acquire().await;
     let checked = gateway
         .responder
         .check(&preamble, message_1, key.as_ref())
@@ -267,7 +331,7 @@ async fn shake(
         place.waits(None);
         tokio::time::sleep(Duration::from_secs(1)).await;
         keep(place).await;
-        turn = gateway.cryptography.acquire().await;
+        turn = cryptography.acquire().await;
     }
     let reply = checked
         .reply()
@@ -276,8 +340,22 @@ async fn shake(
     // Before the answer leaves: a board that dials again after it has a higher one.
     let generation = gateway.store.next_generation();
     stream.write_all(&reply.answer).await.map_err(lost)?;
-    let stream = accepted.stream.take().ok_or(RefusedFor::NoHandshake)?;
-    Ok((stream, Records::new(&reply.keys), known, generation))
+    Ok((Records::new(&reply.keys), known, generation))
+}
+
+/// Reads until there are at least so many bytes; how many there are.
+async fn read_some(stream: &mut TcpStream, bytes: &mut [u8], at_least: usize) -> io::Result<usize> {
+    let mut read = 0;
+    while read < at_least {
+        match stream
+            .read(bytes.get_mut(read..).unwrap_or_default())
+            .await?
+        {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            more => read += more,
+        }
+    }
+    Ok(read)
 }
 
 /// The peer has said what it owed. Where its place went to another while that came, this task is
@@ -299,18 +377,18 @@ fn refuse(stream: &TcpStream, code: code::Refusal, reason: RefusedFor) -> Refuse
 }
 
 /// Refuses without waiting for anything: the five bytes always fit a new connection's buffer.
-fn refuse_now(stream: &TcpStream, code: code::Refusal, retry_after_s: u16) {
+fn refuse_now(stream: impl AsFd, code: code::Refusal, retry_after_s: u16) {
     // Of the system itself: the runtime takes a connection that it was just given for one that
     // is not ready, and the refusal would never leave.
     let refusal = Refusal::new(code, retry_after_s).encode();
-    let _ = rustix::net::send(stream, &refusal, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-    let _ = rustix::net::shutdown(stream, rustix::net::Shutdown::Write);
+    let _ = rustix::net::send(&stream, &refusal, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    let _ = rustix::net::shutdown(&stream, rustix::net::Shutdown::Write);
     // A reset for what has arrived could overtake the refusal.
     read_away(stream);
 }
 
 /// Reads what has arrived of a first flight; whether that was anything.
-fn read_away(stream: &TcpStream) -> bool {
+fn read_away(stream: impl AsFd) -> bool {
     let mut rest = [0; 256];
     let read = rustix::net::recv(stream, &mut rest, RecvFlags::DONTWAIT);
     read.is_ok_and(|(read, _)| read > 0)
@@ -350,7 +428,7 @@ mod tests {
         let registry = Arc::new(Registry::new(crate::session::Limits::default()));
         drop(Accepted {
             registry,
-            stream: Some(stream),
+            socket: Socket::Live(stream),
             in_time,
             spoke,
         });

@@ -8,6 +8,7 @@ mod board;
 mod buffers;
 mod delivering;
 mod inquiries;
+mod lanes;
 mod limits;
 mod listener;
 mod parking;
@@ -70,9 +71,7 @@ pub struct Gateway {
     /// The open sessions.
     pub registry: Arc<Registry>,
     responder: Responder,
-    /// Taken while a handshake's cryptography is done: half of the workers at most do nothing else.
-    cryptography: tokio::sync::Semaphore,
-    parking: parking::Parking,
+    lanes: lanes::Lanes,
     buffers: buffers::Buffers,
 }
 
@@ -85,10 +84,11 @@ impl Gateway {
         Self::with_limits(store, images, Limits::default())
     }
 
-    /// The same with these limits on delivery. Must be called within a tokio runtime.
+    /// The same with these limits on delivery. Starts the threads that sessions run on, which end
+    /// when this is dropped.
     ///
     /// # Errors
-    /// Of the system: no file is left to open.
+    /// Of the system: no file is left to open, or no thread to start.
     pub fn with_limits(
         store: Store,
         images: Arc<ImageStore>,
@@ -99,16 +99,10 @@ impl Gateway {
             images,
             registry: Arc::new(Registry::new(limits)),
             responder: Responder::default(),
-            cryptography: tokio::sync::Semaphore::new(workers().div_ceil(2)),
-            parking: parking::Parking::new()?,
+            lanes: lanes::Lanes::start()?,
             buffers: buffers::Buffers::default(),
         }))
     }
-}
-
-/// Threads that sessions run on.
-fn workers() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// Milliseconds since this process first asked.

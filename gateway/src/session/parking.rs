@@ -1,12 +1,13 @@
 //! Where idle sessions wait: as values, without a task, a timer or a buffer, and with
 //! sockets that the runtime does not know.
 //!
-//! The parking has an epoll of its own for their sockets, and each has left its handle
+//! Each lane has a parking, with an epoll of its own for their sockets, and each has left its handle
 //! as the waker with itself. The one attendant gives a task again to whoever has bytes,
 //! is named by its handle, or has a deadline that has come, at which it looks every
 //! second. A wake that falls into the moment of parking is not lost: `named` is set
 //! before it is looked at.
 
+use super::lanes::Lane;
 use super::run::Running;
 use super::{Gateway, clock};
 use dialhome_proto::time::Millis;
@@ -23,9 +24,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::task::TaskTracker;
 
 /// How often the attendant looks for deadlines: none of an idle session is finer.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Looks after which what the registry need not remember any more is forgotten.
-const FORGET_EVERY: u32 = 60;
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Sockets that are taken from the epoll at a time.
 const ARRIVALS: usize = 256;
 
@@ -34,6 +33,7 @@ pub(super) type Name = (u32, u64);
 
 /// Parked sessions.
 pub(super) struct Parking {
+    lanes: usize,
     lot: Mutex<Lot>,
     /// Watches the sockets of parked sessions.
     arrivals: AsyncFd<OwnedFd>,
@@ -44,7 +44,8 @@ pub(super) struct Parking {
 
 #[derive(Default)]
 struct Lot {
-    /// By the numbers of their sockets, which the system gives out without gaps.
+    /// By the numbers of their sockets, which the system gives out without gaps, divided by the
+    /// number of lanes.
     places: Vec<Option<Box<Running>>>,
     /// When each must be looked at, in whole seconds, and the number of its socket.
     due: BTreeSet<(u32, u32)>,
@@ -62,11 +63,11 @@ fn second(due: Millis) -> u32 {
 }
 
 impl Parking {
-    /// An empty one. Must be called within a tokio runtime.
+    /// An empty one, of one of so many lanes. Must be called within the lane's runtime.
     ///
     /// # Errors
     /// Of the system: no file is left to open.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(lanes: usize) -> io::Result<Self> {
         let (named, attendant) = unbounded_channel();
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         #[expect(
@@ -75,6 +76,7 @@ impl Parking {
         )]
         let arrivals = AsyncFd::with_interest(epoll, Interest::READABLE)?;
         Ok(Self {
+            lanes,
             lot: Mutex::default(),
             arrivals,
             named,
@@ -114,7 +116,7 @@ impl Parking {
             session.socket.lose();
             return Some(session);
         }
-        let at = number as usize;
+        let at = number as usize / self.lanes;
         if lot.places.len() <= at {
             lot.places.resize_with(at + 1, || None);
         }
@@ -131,7 +133,7 @@ impl Parking {
     /// Takes the session whose socket has this number, if it is the one that is meant.
     fn unpark(&self, number: u32, generation: Option<u64>) -> Option<Running> {
         let mut lot = self.lot();
-        let place = lot.places.get_mut(number as usize)?;
+        let place = lot.places.get_mut(number as usize / self.lanes)?;
         let session = place.take_if(|session| {
             generation.is_none_or(|generation| session.handle.generation == generation)
         })?;
@@ -164,9 +166,11 @@ impl Parking {
     }
 }
 
-/// Gives woken sessions a task, as long as it is polled.
-pub(super) async fn attend(gateway: Arc<Gateway>, tasks: TaskTracker) {
-    let parking = &gateway.parking;
+/// Gives woken sessions of a lane a task, as long as it is polled; must be polled in that lane.
+pub(super) async fn attend(gateway: Arc<Gateway>, lane: usize, tasks: TaskTracker) {
+    let Some(Lane { parking, .. }) = gateway.lanes.all().get(lane) else {
+        return;
+    };
     let taken = parking
         .attendant
         .lock()
@@ -175,7 +179,6 @@ pub(super) async fn attend(gateway: Arc<Gateway>, tasks: TaskTracker) {
     let Some(mut named) = taken else { return };
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut looks = 0_u32;
     loop {
         tokio::select! {
             name = named.recv() => {
@@ -198,13 +201,8 @@ pub(super) async fn attend(gateway: Arc<Gateway>, tasks: TaskTracker) {
                 }
             }
             _ = look.tick() => {
-                gateway.registry.turns.look(clock());
                 while let Some(session) = parking.overdue() {
                     tasks.spawn(session.run());
-                }
-                looks = looks.wrapping_add(1);
-                if looks.is_multiple_of(FORGET_EVERY) {
-                    gateway.registry.forget_old();
                 }
             }
         }

@@ -24,7 +24,6 @@ use std::io;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
-use tokio::net::TcpStream;
 
 /// Record numbers that are kept for a Close: more than one batch of chunks.
 const RECORDS_KEPT: u64 = 4_096;
@@ -96,7 +95,7 @@ pub(super) struct Running {
 impl Running {
     pub(super) fn new(
         gateway: Arc<Gateway>,
-        stream: TcpStream,
+        socket: Socket,
         session: Session,
         key: Arc<KeyRecord>,
         handle: Arc<Handle>,
@@ -116,7 +115,7 @@ impl Running {
                 place: Some(place),
                 ..Told::default()
             })),
-            socket: Socket::Live(stream),
+            socket,
             recorded: false,
         }
     }
@@ -130,7 +129,8 @@ impl Running {
                 return Box::pin(self.finish(end)).await;
             }
             let gateway = Arc::clone(&self.gateway);
-            match gateway.parking.park(self) {
+            let lane = gateway.lanes.of(self.socket.number().unwrap_or(0));
+            match lane.parking.park(self) {
                 Some(back) => self = back,
                 None => return,
             }
