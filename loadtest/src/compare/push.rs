@@ -16,7 +16,7 @@ use std::time::Duration;
 
 const MOSQUITTO: &str = "mosquitto, QoS 1";
 /// Pushes of each case and round.
-const PUSHES: usize = 300;
+const PUSHES: usize = 600;
 /// A quiet moment between two pushes.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Downloads beside the pushes, most.
