@@ -1,6 +1,7 @@
-//! An AVR beside a Linux board: Intel HEX is signed, sent, and programmed by the real avrdude,
-//! as the recipe in `device-client/boards/stk500/README.md` has it. What runs is what is read
-//! back from the flash, and a board that fails gets its old image again.
+//! An AVR beside a Linux board, as component 1 of its agent: Intel HEX is signed, sent, and
+//! programmed by the real avrdude, as the recipe in `device-client/service/linkit-duo` has it. What
+//! runs is what is read back from the flash, and a board that fails gets the last good image
+//! again, which the agent keeps.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use dialhome_gateway::demo::relay::Faults;
 use dialhome_stk500::{Options, Program};
 use ihex::{Record, create_object_file_representation};
 use serde_json::Value;
-use support::{Bench, Image, random_bytes};
+use support::{Bench, Image, PATIENCE, random_bytes};
 
 mod support;
 
@@ -18,12 +19,18 @@ const SETTINGS: &str = r#"
 first_ms = 20
 max_ms = 200
 
-[install]
+[[component]]
+number = 1
+name = "lamp"
+slot_size = 32256
+rollback = "restore_copy"
+
+[component.install]
 command = ["sh", "-c", "exec avrdude -q -c arduino -p m328p -P FOLDER/tty -b 115200 -D -U flash:w:$DIALHOME_IMAGE:r"]
 timeout_s = 20
 
-[running]
-command = ["sh", "-c", "avrdude -q -q -A -c arduino -p m328p -P FOLDER/tty -b 115200 -U flash:r:FOLDER/copy:r && head -c $(wc -c <$DIALHOME_IMAGE) FOLDER/copy | sha256sum"]
+[component.running]
+command = ["sh", "-c", "[ ! -e $DIALHOME_IMAGE ] || avrdude -q -q -A -c arduino -p m328p -P FOLDER/tty -b 115200 -U flash:r:FOLDER/copy:r && head -c $(wc -c <$DIALHOME_IMAGE) FOLDER/copy | sha256sum"]
 timeout_s = 60
 "#;
 
@@ -59,12 +66,12 @@ impl Lamp {
         assert!(answer.starts_with("ok"), "{order}: {answer}");
     }
 
-    /// A push that fails; the update.
-    async fn fails(&self, image: &Image) -> Value {
+    /// A push that fails; what the record has to add.
+    async fn fails(&self, image: &Image) -> String {
         let pushed = self.bench.push(ID, &image.name, &[]).await;
         let update = pushed.ended("reverted", 1);
         assert_eq!(update["reason"], "install_failed", "{update}");
-        update
+        update["detail"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The flash holds this image byte for byte, and the gateway knows it.
@@ -74,8 +81,10 @@ impl Lamp {
         let end = image.bytes.len();
         assert!(flash[..end] == image.bytes, "another image is in the flash");
         let device = self.bench.online(ID).await;
-        let component = &device["components"][0];
-        assert_eq!(component["digest"], image.digest.as_str(), "{device}");
+        let components = device["components"].as_array().unwrap();
+        let lamp = components.iter().find(|one| one["component"] == 1).unwrap();
+        assert_eq!(lamp["digest"], image.digest.as_str(), "{device}");
+        assert_eq!(lamp["digest_from"], "read_back", "{device}");
     }
 }
 
@@ -93,7 +102,7 @@ async fn hex_image(bench: &Bench, version: &str, seed: u64) -> Image {
     records.push(Record::EndOfFile);
     let file = bench.path().join(format!("{version}.hex"));
     std::fs::write(&file, create_object_file_representation(&records).unwrap()).unwrap();
-    let image = bench.image_of(version, &file, &[]).await;
+    let image = bench.image_of(version, &file, &["--component", "1"]).await;
     Image { bytes, ..image }
 }
 
@@ -103,6 +112,10 @@ async fn intel_hex_is_in_the_flash_byte_for_byte() {
     let new = hex_image(&lamp.bench, "2.0", 2).await;
     lamp.bench.push(ID, &new.name, &[]).await.confirmed();
     lamp.holds(&new).await;
+    let device: Value = lamp.bench.online(ID).await;
+    let components = device["components"].as_array().unwrap();
+    assert_eq!(components.len(), 2, "{device}");
+    assert_eq!(components[1]["revert"], "restore_copy", "{device}");
 }
 
 #[tokio::test]
@@ -111,9 +124,11 @@ async fn a_byte_that_does_not_keep_brings_the_old_image_back() {
     let new = hex_image(&lamp.bench, "2.0", 2).await;
     let wrong = !new.bytes[0x123];
     lamp.order(&format!("faults stuck=123:{wrong:x},sessions=1"));
-    let update = lamp.fails(&new).await;
-    let detail = update["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("at addr 0x0123"), "{update}");
+    let detail = lamp.fails(&new).await;
+    assert!(
+        detail.starts_with("lamp: install ended with code 1") && detail.contains("at addr 0x0123"),
+        "{detail}"
+    );
     lamp.holds(&lamp.old).await;
     // The same again, on a board that is well.
     lamp.bench.push(ID, &new.name, &[]).await.confirmed();
@@ -125,8 +140,32 @@ async fn a_board_that_falls_silent_gets_the_old_image_back() {
     let lamp = Lamp::start().await;
     let new = hex_image(&lamp.bench, "2.0", 2).await;
     lamp.order("faults silent_after=9,sessions=1");
-    let update = lamp.fails(&new).await;
-    let detail = update["detail"].as_str().unwrap_or_default();
-    assert!(detail.contains("ran over its 20 s"), "{update}");
+    let detail = lamp.fails(&new).await;
+    assert!(detail.contains("ran over its 20 s"), "{detail}");
+    lamp.holds(&lamp.old).await;
+}
+
+/// Avrdude would read the end of its line for ever. The old image waits for the plug.
+#[tokio::test]
+async fn a_board_that_is_unplugged_in_the_middle_gets_the_old_image_when_it_is_back() {
+    let lamp = Lamp::start().await;
+    let new = hex_image(&lamp.bench, "2.0", 2).await;
+    lamp.order("faults unplug_after=9,sessions=1");
+    let log = lamp.bench.site.log(ID);
+    let plug = async {
+        let said = || std::fs::read_to_string(&log).unwrap_or_default();
+        // The new image's deadline, then an attempt at the old one that finds no line.
+        while !said().contains("command `install` ended with code 1") {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert!(said().contains("ran over its 20 s"), "{}", said());
+        lamp.order("plug");
+    };
+    let (detail, plugged) = tokio::join!(lamp.fails(&new), tokio::time::timeout(PATIENCE, plug));
+    plugged.expect("an attempt at the old image");
+    assert!(
+        detail.starts_with("lamp: install ran over its 20 s"),
+        "{detail}"
+    );
     lamp.holds(&lamp.old).await;
 }

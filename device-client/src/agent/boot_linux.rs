@@ -1,5 +1,9 @@
-//! Which image runs on Linux: `STATE/current` points to it, the configured commands
-//! install and judge it.
+//! Which image runs on Linux: `current` of each component points to it, the configured
+//! commands install and judge it.
+//!
+//! Component 0 is what the agent's own tables say: an image that an install command makes
+//! effective, or with `self_update` the agent's own executable, which its launcher starts
+//! ([`super::launcher`]). The others are children, each with its rule for going back.
 //!
 //! Commands find in their environment: `DIALHOME_IMAGE`, the image's absolute path;
 //! `DIALHOME_COMPONENT`; `DIALHOME_VERSION` (empty for an old image that is brought
@@ -15,6 +19,8 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     string::{String, ToString as _},
+    thread,
+    time::Duration,
     vec,
     vec::Vec,
 };
@@ -22,28 +28,26 @@ use std::{
 use dialhome_proto::{
     code::{BootReason, DigestFrom, Revert, SelfTest},
     id::Digest,
+    limits::DETAIL_MAX,
 };
 use sha2::{Digest as _, Sha256};
 
 use super::{
     command::{self, BOOT_VARIABLE, CommandFailed, STATE_VARIABLE},
+    component::{Commands, Component, Rollback},
     config::CommandSettings,
-    durable,
+    durable, launcher,
     state::State,
     switch::{Images, Step, Switch},
 };
 use crate::boot::{Activation, Boot, BootError, Restart, Running};
 
-/// The commands that an agent was configured with.
-#[derive(Clone, Debug, Default)]
-pub struct Commands {
-    /// Makes the image behind `current` take effect.
-    pub install: Option<CommandSettings>,
-    /// Prints the SHA-256 of what runs.
-    pub running: Option<CommandSettings>,
-    /// Exit code 0 says that the running image is well.
-    pub self_test: Option<CommandSettings>,
-}
+/// What an agent says of itself with `--version`; one that does not is not installed.
+const NAME: &str = "dialhome-agent";
+/// Time for that.
+const VERSION_MAX: Duration = Duration::from_secs(30);
+/// Longest wait before a child's old image is tried again.
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// How the agent starts itself again.
 #[derive(Clone, Debug)]
@@ -67,12 +71,45 @@ impl Reexec {
     }
 }
 
-/// Component 0 of a Linux board: one image file that the agent installs.
+/// How the agent comes back after a restart.
+#[derive(Clone, Debug)]
+pub enum Again {
+    /// It starts itself again, in the same process.
+    Exec(Reexec),
+    /// It ends, and the launcher starts what `current` leads to.
+    Launcher,
+}
+
+/// How what runs is known, and how the old image comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Component 0 as an image that a command installs.
+    Installed,
+    /// Component 0 as the agent's own executable.
+    Agent,
+    /// A child.
+    Child(Rollback),
+}
+
 #[derive(Debug)]
-pub struct LinuxBoot {
+struct Part {
+    component: u8,
+    /// Begins every detail; empty for component 0.
+    name: String,
+    rule: Rule,
     images: Images,
     commands: Commands,
-    reexec: Option<Reexec>,
+    /// Attempts to put the old image back that failed.
+    failures: u32,
+}
+
+/// The components of a Linux board.
+#[derive(Debug)]
+pub struct LinuxBoot {
+    /// The state directory.
+    dir: PathBuf,
+    parts: Vec<Part>,
+    again: Option<Again>,
     boot_reason: BootReason,
     detail: String,
     /// The durable step after which a test stops, as a kill would.
@@ -81,25 +118,55 @@ pub struct LinuxBoot {
 }
 
 impl LinuxBoot {
-    /// The images of this state directory. Without `reexec`, `restart` only returns.
+    /// Component 0 in this state directory. Without `again`, `restart` only returns; with
+    /// [`Again::Launcher`] the component is the agent's own executable.
     /// Ends commands that an agent which was killed left running.
     ///
     /// # Errors
     /// The kernel's boot id cannot be stored in the state directory.
-    pub fn open(state: &State, commands: Commands, reexec: Option<Reexec>) -> io::Result<Self> {
+    pub fn open(state: &State, commands: Commands, again: Option<Again>) -> io::Result<Self> {
         let orphans = command::end_orphans(state.dir());
         if orphans > 0 {
             tracing::warn!(orphans, "ended processes of commands that were cut");
         }
+        let rule = match again {
+            Some(Again::Launcher) => Rule::Agent,
+            _ => Rule::Installed,
+        };
         Ok(Self {
-            images: Images::new(state.dir()),
-            commands,
-            reexec,
+            dir: state.dir().to_owned(),
+            parts: vec![Part {
+                component: 0,
+                name: String::new(),
+                rule,
+                images: Images::new(state.dir()),
+                commands,
+                failures: 0,
+            }],
+            again,
             boot_reason: boot_reason(state.dir())?,
             detail: String::new(),
             #[cfg(test)]
             cut_after: None,
         })
+    }
+
+    /// Adds a child.
+    ///
+    /// # Errors
+    /// Its directory cannot be made.
+    pub fn add(&mut self, child: &Component) -> io::Result<()> {
+        let images = Images::of_component(&self.dir, child.number);
+        images.make()?;
+        self.parts.push(Part {
+            component: child.number,
+            name: child.name.clone(),
+            rule: Rule::Child(child.rollback),
+            images,
+            commands: child.commands.clone(),
+            failures: 0,
+        });
+        Ok(())
     }
 
     /// One durable step is done.
@@ -122,118 +189,188 @@ impl LinuxBoot {
         Ok(())
     }
 
-    fn failed(&mut self, what: &str, error: &io::Error) -> BootError {
-        tracing::error!(%error, "{what}");
-        self.detail = std::format!("{what}: {error}");
+    /// Where in `parts` the component is.
+    fn place(&self, component: u8) -> Result<usize, BootError> {
+        let mut parts = self.parts.iter();
+        parts
+            .position(|part| part.component == component)
+            .ok_or(BootError::Unsupported)
+    }
+
+    /// Sets the detail, with the child's name before it.
+    fn say(&mut self, at: usize, detail: &str) {
+        let name = &self.parts[at].name;
+        self.detail = if name.is_empty() {
+            detail.to_owned()
+        } else {
+            std::format!("{name}: {detail}")
+        };
         truncate(&mut self.detail);
+    }
+
+    fn failed(&mut self, at: usize, what: &str, error: &io::Error) -> BootError {
+        let name = &self.parts[at].name;
+        tracing::error!(name, %error, "{what}");
+        self.say(at, &std::format!("{what}: {error}"));
         BootError::Storage
     }
 
-    fn command_failed(&mut self, failed: &CommandFailed) -> BootError {
-        tracing::error!("{failed}");
-        self.detail = failed.detail();
+    fn command_failed(&mut self, at: usize, failed: &CommandFailed) -> BootError {
+        let name = &self.parts[at].name;
+        tracing::error!(name, "{failed}");
+        let before = if name.is_empty() { 0 } else { name.len() + 2 };
+        let detail = failed.detail_within(DETAIL_MAX.saturating_sub(before));
+        self.say(at, &detail);
         BootError::Install
     }
 
-    fn only_main(component: u8) -> Result<(), BootError> {
-        if component == 0 {
-            Ok(())
-        } else {
-            Err(BootError::Unsupported)
-        }
-    }
-
-    fn environment(&self, version: &str, update: &str) -> Vec<(&'static str, OsString)> {
-        let current = self.images.current();
+    fn environment(&self, at: usize, version: &str, update: &str) -> Vec<(&'static str, OsString)> {
+        let part = &self.parts[at];
+        let current = part.images.current();
         // The file itself: the link may be switched while a service still starts.
         let image = fs::canonicalize(&current).unwrap_or(current);
         vec![
             ("DIALHOME_IMAGE", image.into()),
-            ("DIALHOME_COMPONENT", "0".into()),
+            ("DIALHOME_COMPONENT", part.component.to_string().into()),
             ("DIALHOME_VERSION", version.into()),
             ("DIALHOME_UPDATE", update.into()),
-            (STATE_VARIABLE, self.images.dir().into()),
+            (STATE_VARIABLE, self.dir.clone().into()),
         ]
     }
 
-    fn install(&mut self, version: &str, update: &str) -> Result<(), BootError> {
-        let Some(settings) = &self.commands.install else {
+    /// Runs a command of the component, where it has one.
+    fn run(
+        &self,
+        at: usize,
+        role: &'static str,
+        settings: Option<&CommandSettings>,
+        names: (&str, &str),
+    ) -> Result<(), CommandFailed> {
+        let Some(settings) = settings else {
             return Ok(());
         };
-        let environment = self.environment(version, update);
-        command::run("install", settings, &environment)
-            .map(drop)
-            .map_err(|failed| self.command_failed(&failed))
+        let environment = self.environment(at, names.0, names.1);
+        command::run(role, settings, &environment).map(drop)
+    }
+
+    fn install(&self, at: usize, version: &str, update: &str) -> Result<(), CommandFailed> {
+        let settings = self.parts[at].commands.install.as_ref();
+        self.run(at, "install", settings, (version, update))
+    }
+
+    fn switch(&mut self, at: usize) -> Result<Option<Switch>, BootError> {
+        let switch = self.parts[at].images.switch();
+        switch.map_err(|error| self.failed(at, "STATE/switch", &error))
+    }
+
+    fn target(&mut self, at: usize) -> Result<Option<String>, BootError> {
+        let target = self.parts[at].images.target();
+        target.map_err(|error| self.failed(at, "STATE/current", &error))
     }
 
     /// The record of the switch that `activation` asks for: the one that is there
-    /// already, or a new one after the slot's bytes were checked.
-    fn begin(&mut self, activation: &Activation<'_>) -> Result<Switch, BootError> {
+    /// already, or a new one after the slot's bytes were checked; and whether it is new.
+    fn begin(
+        &mut self,
+        at: usize,
+        activation: &Activation<'_>,
+    ) -> Result<(Switch, bool), BootError> {
         let image = activation.digest.to_string();
-        let record = self.images.switch();
-        match record.map_err(|error| self.failed("STATE/switch", &error))? {
-            Some(switch) if switch.step == Step::Restoring => {}
-            Some(switch) if switch.image == image => return Ok(switch),
+        match self.switch(at)? {
+            Some(switch) if matches!(switch.step, Step::Restoring | Step::Returned) => {}
+            Some(switch) if switch.image == image => return Ok((switch, false)),
             Some(switch) => {
-                self.detail = std::format!("image {:.16} is on trial", switch.image);
+                self.say(at, &std::format!("image {:.16} is on trial", switch.image));
                 return Err(BootError::NotAllowed);
             }
             None => {}
         }
-        let slot = self.images.free_slot();
-        let to = slot.map_err(|error| self.failed("STATE/current", &error))?;
-        let path = self.images.path(to);
-        let found = digest_of(&path).map_err(|error| self.failed("the slot", &error))?;
+        let slot = self.parts[at].images.free_slot();
+        let to = slot.map_err(|error| self.failed(at, "STATE/current", &error))?;
+        let path = self.parts[at].images.path(to);
+        let found = digest_of(&path).map_err(|error| self.failed(at, "the slot", &error))?;
         if found != Some((activation.digest, u64::from(activation.size))) {
-            self.detail = match found {
+            let detail = match found {
                 Some((digest, size)) => std::format!("the slot holds {size} bytes, {digest:.16}"),
                 None => "the slot is empty".to_owned(),
             };
+            self.say(at, &detail);
             return Err(BootError::DigestMismatch);
         }
         // An image may be a program, and commands may run as another user.
         let synced = fs::set_permissions(&path, Permissions::from_mode(0o755))
             .and_then(|()| File::open(&path)?.sync_all());
-        synced.map_err(|error| self.failed("the slot", &error))?;
-        let from = self.images.target();
+        synced.map_err(|error| self.failed(at, "the slot", &error))?;
+        if self.parts[at].rule == Rule::Agent {
+            self.is_agent(at, &path)?;
+        }
         let switch = Switch {
             step: Step::Installing,
             image,
             to: to.to_owned(),
-            from: from.map_err(|error| self.failed("STATE/current", &error))?,
+            from: self.target(at)?,
             update: activation.update.to_string(),
             version: activation.version.to_owned(),
+            boots: activation.trial_boots,
+            starts: 0,
+            why: String::new(),
         };
-        self.set_switch(&switch)?;
-        Ok(switch)
+        self.set_switch(at, &switch)?;
+        Ok((switch, true))
     }
 
-    fn set_switch(&mut self, switch: &Switch) -> Result<(), BootError> {
-        let set = self.images.set_switch(switch);
-        set.map_err(|error| self.failed("STATE/switch", &error))?;
+    /// Whether this file runs on this board and says that it is an agent.
+    fn is_agent(&mut self, at: usize, path: &Path) -> Result<(), BootError> {
+        let settings = CommandSettings {
+            command: vec![path.display().to_string(), "--version".to_owned()],
+            timeout: VERSION_MAX,
+        };
+        let environment = self.environment(at, "", "");
+        match command::run("the new agent", &settings, &environment) {
+            Ok(output) if output.word(|word| (word == NAME).then_some(())).is_some() => Ok(()),
+            Ok(output) => {
+                let said = output.last(80);
+                self.say(
+                    at,
+                    &std::format!("the image is not an agent; to --version it says: {said}"),
+                );
+                Err(BootError::NotAllowed)
+            }
+            Err(failed) => Err(self.command_failed(at, &failed)),
+        }
+    }
+
+    fn set_switch(&mut self, at: usize, switch: &Switch) -> Result<(), BootError> {
+        let set = self.parts[at].images.set_switch(switch);
+        set.map_err(|error| self.failed(at, "STATE/switch", &error))?;
         self.done()
     }
 
-    fn clear_switch(&mut self) -> Result<(), BootError> {
-        let cleared = self.images.clear_switch();
-        cleared.map_err(|error| self.failed("STATE/switch", &error))?;
+    fn clear_switch(&mut self, at: usize) -> Result<(), BootError> {
+        let cleared = self.parts[at].images.clear_switch();
+        cleared.map_err(|error| self.failed(at, "STATE/switch", &error))?;
         self.done()
     }
 
-    fn point_current(&mut self, target: Option<&str>) -> Result<(), BootError> {
-        let current = self.images.current();
+    fn point_current(&mut self, at: usize, target: Option<&str>) -> Result<(), BootError> {
+        let current = self.parts[at].images.current();
         let pointed = match target {
             Some(target) => durable::point(&current, target),
             None => durable::remove(&current),
         };
-        pointed.map_err(|error| self.failed("STATE/current", &error))?;
+        pointed.map_err(|error| self.failed(at, "STATE/current", &error))?;
         self.done()
     }
 
     /// The digest that the configured command prints.
-    fn asked_digest(&self, settings: &CommandSettings, switch: Option<&Switch>) -> Option<Digest> {
+    fn asked_digest(
+        &self,
+        at: usize,
+        settings: &CommandSettings,
+        switch: Option<&Switch>,
+    ) -> Option<Digest> {
         let (version, update) = names(switch);
-        let environment = self.environment(version, update);
+        let environment = self.environment(at, version, update);
         match command::run("running", settings, &environment) {
             Ok(output) => {
                 let digest = output.word(Digest::from_hex);
@@ -248,42 +385,107 @@ impl LinuxBoot {
             }
         }
     }
+
+    /// What runs, found afresh, and how that is known.
+    fn found(
+        &mut self,
+        at: usize,
+        switch: Option<&Switch>,
+    ) -> Result<Option<(Digest, DigestFrom)>, BootError> {
+        let part = &self.parts[at];
+        if part.rule == Rule::Agent {
+            let own = launcher::own_executable();
+            let digest = digest_of(&own).map_err(|error| self.failed(at, "own executable", &error));
+            return Ok(digest?.map(|(digest, _)| (digest, DigestFrom::BOOTED)));
+        }
+        if let Some(settings) = &part.commands.running {
+            let from = match part.rule {
+                Rule::Child(_) => DigestFrom::READ_BACK,
+                _ => DigestFrom::BOOTED,
+            };
+            let digest = self.asked_digest(at, settings, switch);
+            return Ok(digest.map(|digest| (digest, from)));
+        }
+        let digest = digest_of(&part.images.current());
+        let digest = digest.map_err(|error| self.failed(at, "STATE/current", &error))?;
+        Ok(digest.map(|(digest, _)| (digest, DigestFrom::SLOT_FILE)))
+    }
+
+    /// What can be done about the next image, where it is bad.
+    fn can_revert(&mut self, at: usize) -> Result<Revert, BootError> {
+        let has_image = self.target(at)?.is_some();
+        let part = &self.parts[at];
+        Ok(match part.rule {
+            Rule::Agent | Rule::Child(Rollback::Swap) => Revert::SWAP,
+            // An installed image can only be undone by installing the one before it.
+            Rule::Installed if has_image || part.commands.install.is_none() => Revert::SWAP,
+            Rule::Child(Rollback::RestoreCopy) if has_image => Revert::RESTORE_COPY,
+            Rule::Installed | Rule::Child(_) => Revert::NONE,
+        })
+    }
+
+    /// Brings the old image back, which `current` leads to again.
+    fn restore(&mut self, at: usize, switch: &Switch) -> Result<(), BootError> {
+        let swaps = self.parts[at].rule == Rule::Child(Rollback::Swap);
+        let done = if swaps {
+            let settings = self.parts[at].commands.revert.as_ref();
+            self.run(at, "revert", settings, ("", &switch.update))
+        } else if switch.from.is_some() {
+            self.install(at, "", &switch.update)
+        } else {
+            Ok(())
+        };
+        let part = &mut self.parts[at];
+        match done {
+            Ok(()) => {
+                part.failures = 0;
+                Ok(())
+            }
+            Err(failed) => {
+                part.failures = part.failures.saturating_add(1);
+                Err(self.command_failed(at, &failed))
+            }
+        }
+    }
+
+    /// A child that keeps no older image.
+    fn give_up(&mut self, at: usize, switch: &Switch) -> Result<Restart, BootError> {
+        // Half installed: nobody can say what runs.
+        if switch.step != Step::Trial {
+            self.point_current(at, None)?;
+        }
+        self.clear_switch(at)?;
+        self.say(at, "it keeps no older image (rollback = \"none\")");
+        Err(BootError::NothingToRestore)
+    }
 }
 
 impl Boot for LinuxBoot {
     fn running(&mut self, component: u8, _known_size: Option<u32>) -> Result<Running, BootError> {
-        Self::only_main(component)?;
-        let switch = self.images.switch();
-        let switch = switch.map_err(|error| self.failed("STATE/switch", &error))?;
-        let target = self.images.target();
-        let target = target.map_err(|error| self.failed("STATE/current", &error))?;
+        let at = self.place(component)?;
+        let switch = self.switch(at)?;
+        let returned = matches!(&switch, Some(switch) if switch.step == Step::Returned);
+        let boot_reason = match self.boot_reason {
+            _ if returned => BootReason::REVERT,
+            // Of the agent, not of this child.
+            BootReason::UPDATE | BootReason::REVERT if component != 0 => BootReason::RESTART,
+            reason => reason,
+        };
         let mut running = Running {
-            boot_reason: self.boot_reason,
-            // An installed image can only be undone by installing the one before it.
-            revert: if target.is_some() || self.commands.install.is_none() {
-                Revert::SWAP
-            } else {
-                Revert::NONE
-            },
-            on_trial: switch.is_some(),
+            boot_reason,
+            revert: self.can_revert(at)?,
+            on_trial: switch.is_some() && !returned,
             ..Running::UNKNOWN
         };
-        if switch
-            .as_ref()
-            .is_some_and(|switch| switch.step != Step::Trial)
+        if let Some(Switch {
+            step: Step::Installing | Step::Restoring,
+            ..
+        }) = &switch
         {
             running.unfinished = true;
             return Ok(running);
         }
-        let found = if let Some(settings) = &self.commands.running {
-            self.asked_digest(settings, switch.as_ref())
-                .map(|digest| (digest, DigestFrom::BOOTED))
-        } else {
-            digest_of(&self.images.current())
-                .map_err(|error| self.failed("STATE/current", &error))?
-                .map(|(digest, _)| (digest, DigestFrom::SLOT_FILE))
-        };
-        if let Some((digest, digest_from)) = found {
+        if let Some((digest, digest_from)) = self.found(at, switch.as_ref())? {
             running.digest = digest;
             running.digest_from = digest_from;
         }
@@ -291,73 +493,132 @@ impl Boot for LinuxBoot {
     }
 
     fn activate(&mut self, activation: &Activation<'_>) -> Result<Restart, BootError> {
-        Self::only_main(activation.component)?;
+        let at = self.place(activation.component)?;
         self.detail.clear();
-        let mut switch = self.begin(activation)?;
+        let (mut switch, new) = self.begin(at, activation)?;
         if switch.step == Step::Installing {
-            self.point_current(Some(&switch.to))?;
-            self.install(&switch.version, &switch.update)?;
+            self.point_current(at, Some(&switch.to))?;
+            if let Err(failed) = self.install(at, &switch.version, &switch.update) {
+                if new && failed.never_ran() {
+                    // Nothing has changed, and nothing has to be put back.
+                    self.point_current(at, switch.from.as_deref())?;
+                    self.clear_switch(at)?;
+                }
+                return Err(self.command_failed(at, &failed));
+            }
             switch.step = Step::Trial;
-            self.set_switch(&switch)?;
+            self.set_switch(at, &switch)?;
         }
-        Ok(Restart::Needed)
+        Ok(match self.parts[at].rule {
+            Rule::Child(_) => Restart::NotNeeded,
+            Rule::Installed | Rule::Agent => Restart::Needed,
+        })
     }
 
     fn confirm(&mut self, component: u8) -> Result<(), BootError> {
-        Self::only_main(component)?;
+        let at = self.place(component)?;
         self.detail.clear();
-        let switch = self.images.switch();
-        match switch.map_err(|error| self.failed("STATE/switch", &error))? {
-            None => Ok(()),
-            Some(switch) if switch.step == Step::Trial => self.clear_switch(),
-            Some(_) => Err(BootError::NotAllowed),
+        match self.switch(at)? {
+            None => return Ok(()),
+            Some(switch) if switch.step == Step::Trial => self.clear_switch(at)?,
+            Some(_) => return Err(BootError::NotAllowed),
         }
+        if self.parts[at].rule == Rule::Child(Rollback::None) {
+            let images = &self.parts[at].images;
+            // Nobody will ask for the older image: its room is worth more.
+            let removed = images
+                .free_slot()
+                .and_then(|slot| durable::remove(&images.path(slot)));
+            if let Err(error) = removed {
+                tracing::warn!(%error, "the older image could not be removed");
+            }
+        }
+        Ok(())
     }
 
     fn revert(&mut self, component: u8) -> Result<Restart, BootError> {
-        Self::only_main(component)?;
+        let at = self.place(component)?;
         self.detail.clear();
-        let switch = self.images.switch();
-        let Some(mut switch) = switch.map_err(|error| self.failed("STATE/switch", &error))? else {
+        let Some(mut switch) = self.switch(at)? else {
             return Ok(Restart::NotNeeded);
         };
-        switch.step = Step::Restoring;
-        self.set_switch(&switch)?;
-        self.point_current(switch.from.as_deref())?;
-        if switch.from.is_some() {
-            self.install("", &switch.update)?;
+        let rule = self.parts[at].rule;
+        match rule {
+            Rule::Child(Rollback::None) => return self.give_up(at, &switch),
+            Rule::Agent if switch.step == Step::Returned => {
+                self.clear_switch(at)?;
+                self.say(at, &switch.why);
+                return Ok(Restart::NotNeeded);
+            }
+            // A child may have been unplugged, and come back.
+            Rule::Child(_) if self.parts[at].failures > 0 => {
+                let wait = Duration::from_secs(1 << (self.parts[at].failures - 1).min(4));
+                thread::sleep(wait.min(RETRY_MAX));
+            }
+            _ => {}
         }
-        self.clear_switch()?;
-        if switch.from.is_none() && self.commands.install.is_some() {
-            self.detail = "what ran before the first image is not known".to_owned();
+        switch.step = Step::Restoring;
+        self.set_switch(at, &switch)?;
+        self.point_current(at, switch.from.as_deref())?;
+        self.restore(at, &switch)?;
+        let is_new = match rule {
+            Rule::Agent => self.found(at, None)?.is_none_or(|(digest, _)| {
+                // The launcher may have started the old one already.
+                digest.to_string() == switch.image
+            }),
+            _ => true,
+        };
+        self.clear_switch(at)?;
+        let keeps_old = match rule {
+            Rule::Installed => self.parts[at].commands.install.is_none(),
+            Rule::Agent | Rule::Child(Rollback::Swap) => true,
+            Rule::Child(_) => false,
+        };
+        if switch.from.is_none() && !keeps_old {
+            self.say(at, "what ran before the first image is not known");
             return Err(BootError::NothingToRestore);
         }
-        Ok(Restart::Needed)
+        Ok(match rule {
+            Rule::Child(_) => Restart::NotNeeded,
+            _ if is_new => Restart::Needed,
+            _ => Restart::NotNeeded,
+        })
     }
 
     fn self_test(&mut self, component: u8) -> SelfTest {
         self.detail.clear();
-        let Some(settings) = &self.commands.self_test else {
+        let Ok(at) = self.place(component) else {
             return SelfTest::NOT_RUN;
         };
-        if component != 0 {
+        let part = &self.parts[at];
+        let Some(settings) = part.commands.self_test.clone() else {
             return SelfTest::NOT_RUN;
-        }
-        let switch = self.images.switch().unwrap_or_default();
-        let (version, update) = names(switch.as_ref());
-        match command::run("self_test", settings, &self.environment(version, update)) {
-            Ok(_) => SelfTest::PASSED,
+        };
+        let role = match part.rule {
+            Rule::Child(_) => "check",
+            _ => "self_test",
+        };
+        let switch = part.images.switch().unwrap_or_default();
+        match self.run(at, role, Some(&settings), names(switch.as_ref())) {
+            Ok(()) => SelfTest::PASSED,
             Err(failed) => {
-                self.command_failed(&failed);
+                self.command_failed(at, &failed);
                 SelfTest::FAILED
             }
         }
     }
 
     fn restart(&mut self, why: BootReason) -> Result<(), BootError> {
-        let Some(reexec) = &self.reexec else {
-            self.boot_reason = why;
-            return Ok(());
+        let reexec = match &self.again {
+            None => {
+                self.boot_reason = why;
+                return Ok(());
+            }
+            Some(Again::Launcher) => {
+                tracing::info!(%why, "ends, to be started again");
+                std::process::exit(launcher::restart_code(why));
+            }
+            Some(Again::Exec(reexec)) => reexec,
         };
         tracing::info!(%why, "restarts");
         let error = Command::new(&reexec.program)
@@ -365,7 +626,7 @@ impl Boot for LinuxBoot {
             .env(BOOT_VARIABLE, why.to_string())
             .exec();
         let program = reexec.program.display().to_string();
-        self.failed(&program, &error);
+        self.failed(0, &program, &error);
         Err(BootError::Unsupported)
     }
 
@@ -379,7 +640,7 @@ fn names(switch: Option<&Switch>) -> (&str, &str) {
 }
 
 fn truncate(text: &mut String) {
-    let end = (0..=text.len().min(dialhome_proto::limits::DETAIL_MAX))
+    let end = (0..=text.len().min(DETAIL_MAX))
         .rev()
         .find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or(0));
@@ -396,6 +657,7 @@ fn digest_of(path: &Path) -> io::Result<Option<(Digest, u64)>> {
     let mut size = 0;
     let mut buffer = vec![0; 64 << 10];
     loop {
+        launcher::beat();
         match file.read(&mut buffer) {
             Ok(0) => return Ok(Some((Digest(hash.finalize().into()), size))),
             Ok(len) => {
@@ -429,3 +691,7 @@ fn boot_reason(dir: &Path) -> io::Result<BootReason> {
 #[cfg(test)]
 #[path = "boot_linux_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "children_tests.rs"]
+mod children;

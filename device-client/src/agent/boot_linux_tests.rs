@@ -367,6 +367,27 @@ fn a_second_image_is_refused_while_one_is_on_trial() {
 }
 
 #[test]
+fn an_install_command_that_is_missing_leaves_the_old_image_as_it_was() {
+    let mut board = Board::with_image("first");
+    let log = board.file("log");
+    board.commands.install = Some(CommandSettings {
+        command: vec!["/nonexistent/tool".to_owned()],
+        timeout: Duration::from_secs(5),
+    });
+    board.receive("second");
+    let mut boot = board.start();
+    assert_eq!(
+        boot.activate(&activation("second")),
+        Err(BootError::Install)
+    );
+    assert!(boot.detail().starts_with("install is not there"));
+    // There is nothing to undo, and so nothing that could fail.
+    assert_eq!(boot.revert(0), Ok(Restart::NotNeeded));
+    assert!(board.runs("first"));
+    assert_eq!(board.file("log"), log);
+}
+
+#[test]
 fn another_component_is_refused() {
     let board = Board::new();
     let mut boot = board.start();

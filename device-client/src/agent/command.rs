@@ -25,7 +25,7 @@ use rustix::{
     process::{Pid, Signal, WaitId, WaitIdOptions},
 };
 
-use super::config::CommandSettings;
+use super::{config::CommandSettings, launcher};
 
 /// Output beyond this is a runaway: the command is ended. In bytes.
 const OUTPUT_MAX: u64 = 4 << 20;
@@ -104,9 +104,24 @@ impl CommandFailed {
     /// as fits into 200 bytes.
     #[must_use]
     pub fn detail(&self) -> String {
+        self.detail_within(DETAIL_MAX)
+    }
+
+    /// Whether the program was not even started, so that it has changed nothing.
+    #[must_use]
+    pub const fn never_ran(&self) -> bool {
+        matches!(
+            self.error,
+            CommandError::Missing | CommandError::NotStarted(_)
+        )
+    }
+
+    /// The same in at most `len` bytes.
+    #[must_use]
+    pub fn detail_within(&self, len: usize) -> String {
         let mut text = std::format!("{} {}", self.role, self.error);
-        truncate(&mut text, DETAIL_MAX);
-        let room = DETAIL_MAX.saturating_sub(text.len() + 2);
+        truncate(&mut text, len);
+        let room = len.saturating_sub(text.len() + 2);
         let tail = self.output.last(room);
         if !tail.is_empty() {
             text.push_str(": ");
@@ -212,6 +227,7 @@ fn watch(
             .args(arguments)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .env_remove(BOOT_VARIABLE)
+            .env_remove(launcher::VARIABLE)
             .stdin(Stdio::null())
             .stdout(writer)
             .stderr(both)
@@ -225,6 +241,7 @@ fn watch(
     let mut pipe = Some(reader);
     let deadline = Instant::now() + settings.timeout;
     loop {
+        launcher::beat();
         read(role, &mut pipe, output).map_err(CommandError::Io)?;
         if group.leader_ended().map_err(CommandError::Io)? {
             break;

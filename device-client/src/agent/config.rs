@@ -23,6 +23,8 @@ use dialhome_proto::{
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use super::component::{self, Commands, Component, RawComponent};
+
 /// Least and most seconds that a command may be given.
 const TIMEOUT_S: core::ops::RangeInclusive<u64> = 1..=24 * 3600;
 
@@ -49,12 +51,10 @@ pub struct Config {
     pub agent: Agent,
     /// Table `[reconnect]`.
     pub reconnect: Reconnect,
-    /// Table `[install]`: makes the image behind `current` take effect.
-    pub install: Option<CommandSettings>,
-    /// Table `[running]`: prints the SHA-256 of what runs.
-    pub running: Option<CommandSettings>,
-    /// Table `[self_test]`: exit code 0 says that the running image is well.
-    pub self_test: Option<CommandSettings>,
+    /// Tables `[install]`, `[running]` and `[self_test]`: those of component 0.
+    pub commands: Commands,
+    /// Tables `[[component]]`: the others, in the order of their numbers.
+    pub components: Vec<Component>,
     /// Whether others than the owner may read the file, which holds the key.
     pub readable_by_others: bool,
 }
@@ -96,6 +96,11 @@ pub struct Agent {
     pub connect_ms: u32,
     /// Log filter as of `RUST_LOG`, which goes before it; `info` by default.
     pub log: String,
+    /// Component 0 is the agent's own executable; not by default.
+    pub self_update: bool,
+    /// An agent on trial that gives no sign of life for so long is ended by its launcher,
+    /// in seconds; 120 by default.
+    pub heartbeat_s: u32,
 }
 
 /// Waits between dials.
@@ -139,14 +144,14 @@ impl fmt::Display for ConfigError {
 impl core::error::Error for ConfigError {}
 
 /// One key's problem, before the file's name is known.
-struct Fault {
-    key: &'static str,
+pub(super) struct Fault {
+    key: String,
     problem: String,
 }
 
-fn fault<T>(key: &'static str, problem: impl Into<String>) -> Result<T, Fault> {
+pub(super) fn fault<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Fault> {
     Err(Fault {
-        key,
+        key: key.into(),
         problem: problem.into(),
     })
 }
@@ -254,6 +259,8 @@ struct RawConfig {
     install: Option<RawCommand>,
     running: Option<RawCommand>,
     self_test: Option<RawCommand>,
+    #[serde(default)]
+    component: Vec<RawComponent>,
 }
 
 #[derive(Deserialize)]
@@ -292,6 +299,8 @@ struct RawAgent {
     ping_s: u32,
     connect_ms: u32,
     log: String,
+    self_update: bool,
+    heartbeat_s: u32,
 }
 
 impl Default for RawAgent {
@@ -308,6 +317,8 @@ impl Default for RawAgent {
             ping_s: 300,
             connect_ms: 20_000,
             log: "info".to_owned(),
+            self_update: false,
+            heartbeat_s: 120,
         }
     }
 }
@@ -330,7 +341,7 @@ impl Default for RawReconnect {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawCommand {
+pub(super) struct RawCommand {
     command: Vec<String>,
     timeout_s: Option<u64>,
 }
@@ -381,6 +392,15 @@ impl RawConfig {
                 ),
             );
         }
+        let agent = self.agent.check()?;
+        for (key, table) in [("install", &self.install), ("running", &self.running)] {
+            if agent.self_update && table.is_some() {
+                return fault(
+                    key,
+                    "with agent.self_update component 0 is the agent itself, which needs no such command. Remove it, or give it to a [[component]]",
+                );
+            }
+        }
         Ok(Config {
             id: self.id,
             product: self.product,
@@ -388,11 +408,15 @@ impl RawConfig {
             gateways: self.gateways,
             pins: digests("pins", &self.pins)?,
             trust: self.trust.map(RawTrust::check).transpose()?,
-            agent: self.agent.check()?,
+            components: component::check(self.component, &agent)?,
+            agent,
             reconnect: self.reconnect.check()?,
-            install: command("install", self.install, 600)?,
-            running: command("running", self.running, 60)?,
-            self_test: command("self_test", self.self_test, 60)?,
+            commands: Commands {
+                install: command("install", self.install, 600)?,
+                running: command("running", self.running, 60)?,
+                self_test: command("self_test", self.self_test, 60)?,
+                revert: None,
+            },
             readable_by_others: false,
         })
     }
@@ -537,6 +561,9 @@ impl RawAgent {
         if self.connect_ms < 100 || self.connect_ms > 300_000 {
             return fault("agent.connect_ms", between(&100, &300_000));
         }
+        if self.heartbeat_s == 0 || self.heartbeat_s > 3600 {
+            return fault("agent.heartbeat_s", between(&1, &3600));
+        }
         Ok(Agent {
             hardware: self.hardware,
             network: self.network,
@@ -549,6 +576,8 @@ impl RawAgent {
             ping_s: self.ping_s,
             connect_ms: self.connect_ms,
             log: self.log,
+            self_update: self.self_update,
+            heartbeat_s: self.heartbeat_s,
         })
     }
 }
@@ -581,12 +610,13 @@ impl RawReconnect {
     }
 }
 
-fn command(
-    table: &'static str,
+pub(super) fn command(
+    table: impl Into<String>,
     raw: Option<RawCommand>,
     default_s: u64,
 ) -> Result<Option<CommandSettings>, Fault> {
     let Some(raw) = raw else { return Ok(None) };
+    let table = table.into();
     if raw.command.first().is_none_or(String::is_empty) {
         return fault(
             table,

@@ -40,7 +40,7 @@ fn a_provisioning_file_is_taken_as_it_is() {
         (config.reconnect.first_ms, config.reconnect.max_ms),
         (1000, 900_000)
     );
-    assert_eq!(config.install, None);
+    assert_eq!(config.commands.install, None);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn settings_of_the_agent_stand_in_tables_behind_it() {
     .unwrap();
     assert_eq!(config.trust.unwrap().minimums[0], (0, 9));
     assert_eq!(config.agent.link, Link::LTE_M);
-    let install = config.install.unwrap();
+    let install = config.commands.install.unwrap();
     assert_eq!(install.command, ["/bin/true", "x"]);
     assert_eq!(install.timeout, Duration::from_secs(5));
 }

@@ -2,9 +2,11 @@
 
 pub mod boot_linux;
 pub mod command;
+pub mod component;
 pub mod config;
 mod durable;
 pub mod journal_file;
+pub mod launcher;
 pub mod rng_system;
 pub mod run;
 pub mod signals;

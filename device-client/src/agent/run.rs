@@ -18,9 +18,10 @@ use dialhome_proto::{
 };
 
 use super::{
-    boot_linux::{Commands, LinuxBoot, Reexec},
+    boot_linux::{Again, LinuxBoot},
     config::{Config, RECEIVE_BUFFERS},
     journal_file::FileJournal,
+    launcher,
     rng_system::SystemRng,
     signals::Signals,
     slot_file::FileSlot,
@@ -87,18 +88,24 @@ impl Parts {
         config: &Config,
         state: &Path,
         signals: Signals,
-        reexec: Option<Reexec>,
+        again: Option<Again>,
     ) -> Result<Self, StartError> {
-        let state = State::open(state).map_err(|error| StartError(error.to_string()))?;
+        let state = match again {
+            Some(Again::Launcher) => State::open_launched(state),
+            _ => State::open(state),
+        };
+        let state = state.map_err(|error| StartError(error.to_string()))?;
         let journal = FileJournal::open(&state)
             .map_err(|error| StartError::new("the journal in the state directory", &error))?;
-        let commands = Commands {
-            install: config.install.clone(),
-            running: config.running.clone(),
-            self_test: config.self_test.clone(),
-        };
-        let boot = LinuxBoot::open(&state, commands, reexec)
-            .map_err(|error| StartError::new("the state directory", &error))?;
+        let directory = |error| StartError::new("the state directory", &error);
+        let mut boot =
+            LinuxBoot::open(&state, config.commands.clone(), again).map_err(directory)?;
+        let mut slot = FileSlot::new(&state, config.agent.slot_size);
+        for child in &config.components {
+            boot.add(child).map_err(directory)?;
+            slot.add(&state, child.number, child.slot_size)
+                .map_err(directory)?;
+        }
         Ok(Self {
             transport: TcpTransport::new(
                 Duration::from_millis(config.agent.connect_ms.into()),
@@ -106,7 +113,7 @@ impl Parts {
                 &config.agent.network,
                 signals.clone(),
             ),
-            slot: FileSlot::new(&state, config.agent.slot_size),
+            slot,
             journal,
             boot,
             rng: SystemRng::open()
@@ -147,15 +154,22 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
         state: _locked,
     } = parts;
     let geometry = slot.geometry();
-    let components = [ComponentConfig {
-        component: 0,
-        slot_size: geometry.size,
-        write_unit: geometry.write_unit,
-        erase_unit: geometry.erase_unit,
-        window: config.agent.window,
-        commit_ms: config.agent.commit_ms,
-        claim_every: config.agent.claim_bytes,
-    }];
+    let own = (0, config.agent.slot_size, config.agent.window);
+    let children = config.components.iter();
+    let all = children.map(|child| (child.number, child.slot_size, child.window));
+    let components: Vec<_> = core::iter::once(own)
+        .chain(all)
+        .map(|(component, slot_size, window)| ComponentConfig {
+            component,
+            slot_size,
+            write_unit: geometry.write_unit,
+            erase_unit: geometry.erase_unit,
+            window,
+            commit_ms: config.agent.commit_ms,
+            // Never more than the window: a child's may be smaller.
+            claim_every: config.agent.claim_bytes.min(window),
+        })
+        .collect();
     let gateways: Vec<&str> = config.gateways.iter().map(String::as_str).collect();
     let key = DeviceKey::new(*config.key.0);
     let reconnect = config.reconnect;
@@ -193,6 +207,11 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
     let mut state = client.machine().stage_name();
     let mut was_online = false;
     let mut stop_due = None;
+    let beat_every = if config.agent.self_update {
+        Duration::from_secs(config.agent.heartbeat_s.into()) / 4
+    } else {
+        WAIT_MAX
+    };
     loop {
         if signals.stop() && stop_due.is_none() {
             client.stop();
@@ -224,6 +243,8 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
         let time = stop_due.map_or(time, |due| {
             time.min(due.saturating_duration_since(Instant::now()))
         });
+        let time = time.min(beat_every);
+        launcher::beat();
         let transport = &client.parts().transport;
         transport
             .wait(wake.on_receive, wake.on_send, time.min(WAIT_MAX))

@@ -1,12 +1,14 @@
 //! The state directory: its layout, and the lock that keeps a second agent out.
 //!
 //! ```text
-//! STATE/lock          held while an agent runs; holds its process number
+//! STATE/lock          held while an agent runs, or its launcher; holds its process number
+//! STATE/lock.agent    the same of an agent that has a launcher
 //! STATE/journal/      cells of the journal, two copies each
 //! STATE/slots/a, b    images
 //! STATE/current       symbolic link to the image that runs
 //! STATE/switch        there while an image is being tried, or the old one brought back
 //! STATE/boot_id       the kernel's boot id at the last start
+//! STATE/components/N/ slots, current and switch of component N
 //! ```
 
 use core::fmt;
@@ -17,9 +19,14 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     string::String,
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::FlockOperation;
+
+/// Time for the agent before this one to be gone.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
 
 /// A state directory that this process alone uses.
 #[derive(Debug)]
@@ -77,6 +84,19 @@ impl State {
     /// # Errors
     /// [`StateError`].
     pub fn open(dir: &Path) -> Result<Self, StateError> {
+        Self::take(dir, "lock", Duration::ZERO)
+    }
+
+    /// The same for an agent whose launcher has the directory. The agent that ran before it
+    /// is given some time to be gone.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn open_launched(dir: &Path) -> Result<Self, StateError> {
+        Self::take(dir, "lock.agent", LEAVE_MAX)
+    }
+
+    fn take(dir: &Path, name: &str, patience: Duration) -> Result<Self, StateError> {
         let unusable = |path: &Path, error| StateError::Unusable {
             path: path.to_owned(),
             error,
@@ -90,7 +110,7 @@ impl State {
         }
         // An absolute path holds for commands that change their directory.
         let dir = fs::canonicalize(dir).map_err(|error| unusable(dir, error))?;
-        let path = dir.join("lock");
+        let path = dir.join(name);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -99,7 +119,12 @@ impl State {
             .mode(0o600)
             .open(&path)
             .map_err(|error| unusable(&path, error))?;
-        if let Err(errno) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        let end = Instant::now() + patience;
+        while let Err(errno) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            if errno == rustix::io::Errno::WOULDBLOCK && Instant::now() < end {
+                thread::sleep(Duration::from_millis(20));
+                continue;
+            }
             if errno != rustix::io::Errno::WOULDBLOCK {
                 return Err(unusable(&path, errno.into()));
             }

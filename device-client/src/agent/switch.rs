@@ -6,11 +6,17 @@
 //! | `installing` | old or new image | the digest is unknown, `activate` goes on |
 //! | `trial` | new image | the new image proves itself |
 //! | `restoring` | new or old image | the digest is unknown, `revert` goes on |
+//! | `returned` | old image | the launcher went back: `revert` takes note of it |
+//!
+//! Each component has a directory of its own with `slots/`, `current` and `switch`: the
+//! state directory itself for component 0, `STATE/components/N` for the others. So several
+//! may be on trial at a time.
 
 use std::{
     borrow::ToOwned as _,
-    fs, io,
-    os::unix::fs::MetadataExt as _,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     string::String,
 };
@@ -29,6 +35,8 @@ pub(super) enum Step {
     Trial,
     /// The old image is being brought back.
     Restoring,
+    /// The launcher has put the old agent back, and the agent does not know yet.
+    Returned,
 }
 
 /// The record.
@@ -44,9 +52,40 @@ pub(super) struct Switch {
     /// The update and the version, for the commands' environment.
     pub(super) update: String,
     pub(super) version: String,
+    /// Starts that an image of the agent itself has on trial, and those that it has had:
+    /// the launcher counts them.
+    #[serde(default = "boots")]
+    pub(super) boots: u8,
+    #[serde(default)]
+    pub(super) starts: u8,
+    /// Why the launcher went back, in words.
+    #[serde(default)]
+    pub(super) why: String,
 }
 
-/// Paths of a state directory that have to do with images.
+const fn boots() -> u8 {
+    dialhome_proto::limits::TRIAL_BOOTS
+}
+
+#[cfg(test)]
+impl Switch {
+    /// A trial in slot b of an image that nobody looks at; slot a has the one before.
+    pub(super) fn trial() -> Self {
+        Self {
+            step: Step::Trial,
+            image: String::new(),
+            to: "slots/b".to_owned(),
+            from: Some("slots/a".to_owned()),
+            update: String::new(),
+            version: String::new(),
+            boots: 2,
+            starts: 0,
+            why: String::new(),
+        }
+    }
+}
+
+/// Paths of a component's directory that have to do with images.
 #[derive(Clone, Debug)]
 pub(super) struct Images {
     dir: PathBuf,
@@ -59,8 +98,17 @@ impl Images {
         }
     }
 
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
+    /// Those of a component other than 0, below the state directory.
+    pub(super) fn of_component(state: &Path, number: u8) -> Self {
+        Self::new(&state.join(std::format!("components/{number}")))
+    }
+
+    /// Makes the directories where they are not there yet.
+    pub(super) fn make(&self) -> io::Result<()> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.dir.join("slots"))
     }
 
     pub(super) fn current(&self) -> PathBuf {

@@ -1,11 +1,12 @@
 //! `dialhome-agent`: the Dialhome client on Linux.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use dialhome_device::agent::{
-    boot_linux::Reexec,
+    boot_linux::{Again, Reexec},
     config::Config,
+    launcher::{self, Launcher},
     run::{Parts, run},
     signals::Signals,
 };
@@ -29,7 +30,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match start(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(sentence) => {
             eprintln!("dialhome-agent: {sentence}");
             ExitCode::FAILURE
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(arguments: &Arguments) -> Result<(), String> {
+/// Runs the agent, or its launcher; the exit code.
+fn start(arguments: &Arguments) -> Result<u8, String> {
     let mut config = Config::load(&arguments.config).map_err(|error| error.to_string())?;
     if let Some(gateway) = &arguments.gateway {
         config.set_gateway(gateway)?;
@@ -61,9 +63,31 @@ fn start(arguments: &Arguments) -> Result<(), String> {
         );
     }
     let signals = Signals::take().map_err(|error| format!("signals: {error}"))?;
-    let reexec = Reexec::this_process().map_err(|error| format!("own executable: {error}"))?;
-    let parts = Parts::open(&config, &arguments.state, signals, Some(reexec))
+    let own = Reexec::this_process().map_err(|error| format!("own executable: {error}"))?;
+    let again = if !config.agent.self_update {
+        Again::Exec(own)
+    } else if launcher::is_launched() {
+        Again::Launcher
+    } else {
+        // A dial may take its whole time, and an agent that dials gives no sign of life.
+        let agent = &config.agent;
+        let silence = Duration::from_secs(agent.heartbeat_s.into())
+            + 2 * Duration::from_millis(agent.connect_ms.into());
+        // It waits for long: without the configuration, and the key in it.
+        drop(config);
+        let launcher = Launcher::open(
+            &arguments.state,
+            own.program,
+            own.arguments,
+            silence,
+            signals,
+        );
+        return Ok(launcher.map_err(|error| error.to_string())?.run());
+    };
+    let parts = Parts::open(&config, &arguments.state, signals, Some(again))
         .map_err(|error| error.to_string())?;
     tracing::info!(device = config.id, state = %parts.state.dir().display(), "starts");
-    run(&config, parts).map_err(|error| error.to_string())
+    run(&config, parts)
+        .map(|()| 0)
+        .map_err(|error| error.to_string())
 }

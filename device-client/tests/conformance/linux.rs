@@ -1,9 +1,7 @@
 //! The Linux agent's slot, journal and boot side; a reset is that they are opened again.
 
 use dialhome_device::agent::{
-    boot_linux::{Commands, LinuxBoot},
-    journal_file::FileJournal,
-    slot_file::FileSlot,
+    boot_linux::LinuxBoot, component::Commands, journal_file::FileJournal, slot_file::FileSlot,
     state::State,
 };
 use dialhome_device::conformance::{

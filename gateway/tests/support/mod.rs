@@ -207,7 +207,9 @@ impl Bench {
         args.extend(options);
         self.json(&args).await;
         self.json(&["image", "add", &out]).await;
-        let name = format!("{PRODUCT}@{version}");
+        let component = options.iter().position(|&option| option == "--component");
+        let component = component.map_or(String::new(), |at| format!("/{}", options[at + 1]));
+        let name = format!("{PRODUCT}{component}@{version}");
         let shown = self.json(&["image", "show", &name]).await;
         let digest = shown["digest"]
             .as_str()
