@@ -243,7 +243,7 @@ fn several_are_on_trial_at_a_time() {
 #[test]
 fn each_step_can_be_cut_and_repeated() {
     for rule in [Rollback::RestoreCopy, Rollback::Swap, Rollback::None] {
-        for cut in 0..6 {
+        for cut in 0..4 {
             let board = Board::new(&[rule]);
             board.has(1, "first");
             board.receive(1, "second");
