@@ -45,25 +45,9 @@ impl Board {
         Self(kept.collect())
     }
 
-    /// The component as Hello stated it, as far as a delivery looks at it.
-    pub(super) fn component(&self, number: u8) -> Option<Component<'static>> {
-        let kept = self.0.iter().find(|component| component.number == number)?;
-        Some(Component {
-            component: kept.number,
-            version: "",
-            counter: 0,
-            floor: 0,
-            digest: kept.digest,
-            digest_from: kept.digest_from,
-            boot_reason: BootReason::UNKNOWN,
-            revert: Revert::NONE,
-            slot_size: 0,
-            write_unit: kept.write_unit,
-            erase_unit: kept.write_unit,
-            window: 0,
-            trial: kept.unfinished.as_ref().and_then(|begun| begun.trial),
-            claim: kept.unfinished.as_ref().and_then(|begun| begun.claim),
-        })
+    /// The components as Hello stated them, as far as a delivery looks at them.
+    pub(super) fn components(&self) -> Vec<Component<'static>> {
+        self.0.iter().map(BoardComponent::stated).collect()
     }
 
     /// Whether the component was stated to run this image.
@@ -81,6 +65,27 @@ impl Board {
             if component.number == number {
                 component.unfinished = None;
             }
+        }
+    }
+}
+
+impl BoardComponent {
+    fn stated(&self) -> Component<'static> {
+        Component {
+            component: self.number,
+            version: "",
+            counter: 0,
+            floor: 0,
+            digest: self.digest,
+            digest_from: self.digest_from,
+            boot_reason: BootReason::UNKNOWN,
+            revert: Revert::NONE,
+            slot_size: 0,
+            write_unit: self.write_unit,
+            erase_unit: self.write_unit,
+            window: 0,
+            trial: self.unfinished.as_ref().and_then(|begun| begun.trial),
+            claim: self.unfinished.as_ref().and_then(|begun| begun.claim),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason};
 use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Resume, SetGateways};
 use dialhome_proto::gateway::{
-    self, Awaits, ChunkRange, Command, Delivery, Plan, Record, Standing,
+    self, Awaits, ChunkRange, Command, Delivery, Part, Plan, Record, Standing,
 };
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::limits::{CHUNK_COST, RECORD_HEADER, TAG};
@@ -134,24 +134,26 @@ impl Running {
         let (Some(image_digest), Some(manifest)) = (digest, manifest) else {
             return Err(End::Closed(CloseCode::INTERNAL));
         };
-        let Some(component) = self.board.component(open.intent.component) else {
-            let change = Change::to(State::Declined).because(Reason::WRONG_COMPONENT.to_string());
-            return self.record(update, change).await;
+        let part = Part {
+            component: open.intent.component,
+            image: image_digest,
+            size: open.intent.size,
         };
         let plan = Plan {
             update,
             manifest,
-            image: image_digest,
-            component: open.intent.component,
-            size: open.intent.size,
+            parts: [part].into_iter().collect(),
             downgrade: open.intent.downgrade,
         };
+        let components = self.board.components();
+        let standing = Standing::of(&plan, &components);
+        if standing == Standing::Missing {
+            let change = Change::to(State::Declined).because(Reason::WRONG_COMPONENT.to_string());
+            return self.record(update, change).await;
+        }
         let known = open.state.counters;
         let cancel = open.intent.cancel_requested.is_some();
-        let sends = matches!(
-            Standing::of(&plan, &component),
-            Standing::Claims | Standing::Unknown
-        );
+        let sends = matches!(standing, Standing::Claims | Standing::Unknown);
         let mut turn = None;
         if sends && !cancel {
             // Until its turn it is a device's number in a queue, and the session is idle.
@@ -180,14 +182,14 @@ impl Running {
             }
         };
         let counters = gateway::Counters {
-            committed: u32::try_from(known.committed).unwrap_or(u32::MAX),
+            committed: known.committed,
             sent: known.sent,
             resent: known.resent,
-            reached: u32::try_from(known.sent.saturating_sub(known.resent)).unwrap_or(u32::MAX),
+            reached: known.sent.saturating_sub(known.resent),
         };
         let mut delivery = Delivery::start(
             plan,
-            &component,
+            &components,
             self.session.receive_buffer(),
             counters,
             cancel,
@@ -306,34 +308,39 @@ impl Running {
             match command {
                 Command::Record(record) => self.record_state(record).await?,
                 Command::SendChunk(range) => self.send_chunk(range).await?,
-                Command::CheckPrefix { len, digest } => self.check_prefix(len, digest).await?,
-                Command::SendOffer { flags } => {
-                    let intent = &delivering.open.intent;
+                Command::CheckPrefix { len, digest, .. } => self.check_prefix(len, digest).await?,
+                Command::SendOffer { part, flags } => {
+                    let Some(of) = delivering.delivery.plan().part(part) else {
+                        return Err(End::Closed(CloseCode::INTERNAL));
+                    };
                     let offer = Offer {
                         update: delivering.update,
                         group: 0,
-                        order: 0,
-                        component: intent.component,
+                        order: part,
+                        component: of.component,
                         flags,
                         encoding: 0,
                         base: None,
-                        payload_size: intent.size,
+                        payload_size: of.size,
                         manifest: &delivering.open.image.manifest,
                     };
                     let busy = self.busy.get_or_insert_default();
                     seal(&mut self.session, &mut busy.tx, &offer.into())?;
                 }
-                Command::SendResume { flags } => {
-                    let plan = *delivering.delivery.plan();
+                Command::SendResume { part, flags } => {
+                    let plan = delivering.delivery.plan();
+                    let Some(of) = plan.part(part) else {
+                        return Err(End::Closed(CloseCode::INTERNAL));
+                    };
                     let resume = Resume {
                         update: plan.update,
                         group: 0,
-                        order: 0,
-                        component: plan.component,
+                        order: part,
+                        component: of.component,
                         flags,
                         encoding: 0,
                         base: None,
-                        payload_size: plan.size,
+                        payload_size: of.size,
                         manifest: plan.manifest,
                     };
                     self.send(&resume.into())?;
@@ -523,7 +530,7 @@ impl Delivering {
     fn counters(&self) -> Counters {
         let counters = self.delivery.counters();
         Counters {
-            committed: u64::from(counters.committed),
+            committed: counters.committed,
             sent: counters.sent,
             resent: counters.resent,
             sessions: self.sessions,

@@ -3,7 +3,7 @@
 use super::boot::Nature;
 use dialhome_device::client::Provision;
 use dialhome_proto::device::{ComponentConfig, Config};
-use dialhome_proto::gateway::Plan;
+use dialhome_proto::gateway::{Part, Plan};
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::limits::{MANIFEST_MAX, STATEMENT_MAX};
 use dialhome_proto::link::DeviceKey;
@@ -138,9 +138,13 @@ impl Image {
         Plan {
             update,
             manifest: self.manifest_digest,
-            image: self.sha256,
-            component: 0,
-            size: u32::try_from(self.bytes.len()).expect("fits"),
+            parts: [Part {
+                component: 0,
+                image: self.sha256,
+                size: u32::try_from(self.bytes.len()).expect("fits"),
+            }]
+            .into_iter()
+            .collect(),
             downgrade: false,
         }
     }

@@ -223,7 +223,8 @@ impl Gate {
                     delivery.handle_frame(frame, now)?;
                     if let DeviceFrame::Ack(ack) = frame {
                         let update = delivery.plan().update;
-                        if delivery.counters().committed == ack.committed {
+                        let before = delivery.plan().before(delivery.part());
+                        if delivery.counters().committed == before + u64::from(ack.committed) {
                             self.store.borrow_mut().acked = Some((update, ack.committed));
                         }
                     }
@@ -293,11 +294,10 @@ impl Gate {
             return;
         };
         let store = self.store.borrow();
-        let component = hello.components[0];
-        peer.delivery = store.open_update(&component).map(|update| {
+        peer.delivery = store.open_update(&hello.components).map(|update| {
             let mut delivery = Delivery::start(
-                update.plan,
-                &component,
+                update.plan.clone(),
+                &hello.components,
                 hello.receive_buffer,
                 update.counters,
                 update.cancel,
@@ -394,7 +394,7 @@ impl Gate {
             let Some(delivery) = &mut peer.delivery else {
                 return Ok(());
             };
-            let plan = *delivery.plan();
+            let plan = delivery.plan().clone();
             {
                 let store = self.store.borrow();
                 delivery.hold(store.held, now);
@@ -430,35 +430,37 @@ impl Gate {
                         }
                     }
                 }
-                Command::SendOffer { flags } => {
+                Command::SendOffer { part, flags } => {
+                    let of = plan.part(part).expect("it is of the plan");
                     let offer = Offer {
                         update: plan.update,
                         group: 0,
-                        order: 0,
-                        component: plan.component,
+                        order: part,
+                        component: of.component,
                         flags,
                         encoding: 0,
                         base: None,
-                        payload_size: plan.size,
+                        payload_size: of.size,
                         manifest: &image.manifest,
                     };
                     self.send(place, &offer.into());
                 }
-                Command::SendResume { flags } => {
+                Command::SendResume { part, flags } => {
+                    let of = plan.part(part).expect("it is of the plan");
                     let resume = Resume {
                         update: plan.update,
                         group: 0,
-                        order: 0,
-                        component: plan.component,
+                        order: part,
+                        component: of.component,
                         flags,
                         encoding: 0,
                         base: None,
-                        payload_size: plan.size,
+                        payload_size: of.size,
                         manifest: plan.manifest,
                     };
                     self.send(place, &resume.into());
                 }
-                Command::CheckPrefix { len, digest } => {
+                Command::CheckPrefix { len, digest, .. } => {
                     let proven_len = len;
                     let len = usize::try_from(len).expect("fits");
                     let ours = Digest(sha2::Sha256::digest(&image.bytes[..len]).into());

@@ -161,8 +161,9 @@ impl Store {
 
     /// The update to deliver: the one on trial first, then the oldest that is open.
     #[must_use]
-    pub fn open_update(&self, component: &Component<'_>) -> Option<&Update> {
-        let trial = component.trial.map(|trial| trial.update);
+    pub fn open_update(&self, components: &[Component<'_>]) -> Option<&Update> {
+        let trial = components.iter().find_map(|of| of.trial);
+        let trial = trial.map(|trial| trial.update);
         let mut open = self
             .updates
             .iter()
@@ -215,7 +216,12 @@ impl Store {
         let reason = report.reason;
         if let Some(known) = self.find(&report.update) {
             let counters = known.counters;
-            self.record(&report.update, Record { state, reason }, counters);
+            let record = Record {
+                state,
+                reason,
+                part: 0,
+            };
+            self.record(&report.update, record, counters);
         }
         true
     }

@@ -5,9 +5,10 @@
 //! durably, and [`Delivery::recorded`] called, before the next command comes out:
 //! what an operator is told is true before the board is told to act on it.
 
+use super::plan::Walk;
 use super::plan::chunk_len;
-use super::{Awaits, ChunkRange, Counters, Fault, Plan, Sending, Standing, State};
-use crate::code::{CloseCode, DigestFrom, Phase, Reason, Statement};
+use super::{Awaits, ChunkRange, Counters, Fault, Part, Plan, Sending, Standing, State};
+use crate::code::{CloseCode, Phase, Reason, Statement};
 use crate::frame::{
     Accept, Ack, Activate, Cancel, Component, Confirm, DOWNGRADE, Decline, Defer, DeviceFrame,
     Nack, Progress, RESTART, Report,
@@ -21,18 +22,24 @@ use crate::time::Millis;
 pub enum Command {
     /// Store this, then call [`Delivery::recorded`].
     Record(Record),
-    /// Send an Offer with the manifest and these flags.
+    /// Send an Offer of this part with the manifest and these flags.
     SendOffer {
+        /// Place of the part in the plan: Offer's `order`.
+        part: u8,
         /// [`DOWNGRADE`] and [`RESTART`].
         flags: u8,
     },
-    /// Send a Resume with these flags.
+    /// Send a Resume of this part with these flags.
     SendResume {
+        /// Place of the part in the plan: Resume's `order`.
+        part: u8,
         /// [`DOWNGRADE`].
         flags: u8,
     },
     /// Compare the digest with that of the image's first bytes, then call [`Delivery::handle_prefix`].
     CheckPrefix {
+        /// Place of the part in the plan.
+        part: u8,
         /// How many bytes.
         len: u32,
         /// What the board read back.
@@ -55,6 +62,8 @@ pub struct Record {
     pub state: State,
     /// Why.
     pub reason: Reason,
+    /// Place of the part that was under way then.
+    pub part: u8,
 }
 
 /// Where the delivery stands: each state says what it waits for.
@@ -105,75 +114,70 @@ pub struct Delivery {
     /// The shell stores `record` now; it may change meanwhile.
     storing: bool,
     counters: Counters,
-    chunk: u32,
-    unit: u32,
+    walk: Walk,
+    receive_buffer: u16,
     asked_at: Millis,
     rtt_ms: u64,
     held: bool,
     paused: bool,
     waits: bool,
     cancel: bool,
-    /// Whether the planned image is the one that runs, where Hello knows.
-    runs: Option<bool>,
-    /// An earlier Hello stated it, on trial.
+    /// An earlier Hello stated the planned images, on trial.
     seen: bool,
 }
 
 const _: () = assert!(
-    size_of::<Delivery>() <= 320,
+    size_of::<Delivery>() <= 384,
     "the limit that spec/limits.md gives for a delivery"
 );
 
 impl Delivery {
-    /// Starts from the board's Hello and what the record says: `counters` from
-    /// earlier sessions, `cancel` where an operator has asked for it.
+    /// Starts from the components of the board's Hello and what the record says: `counters`
+    /// from earlier sessions, `cancel` where an operator has asked for it.
     #[must_use]
     pub fn start(
         plan: Plan,
-        component: &Component<'_>,
+        components: &[Component<'_>],
         receive_buffer: u16,
         counters: Counters,
         cancel: bool,
     ) -> Self {
-        let standing = Standing::of(&plan, component);
+        let standing = Standing::of(&plan, components);
         let mut delivery = Self {
-            plan,
             stage: Stage::Ended,
             record: None,
             storing: false,
             counters,
-            chunk: chunk_len(receive_buffer, component.write_unit),
-            unit: component.write_unit.max(1),
+            walk: Walk::new(&plan, components),
+            plan,
+            receive_buffer,
             asked_at: Millis(0),
             rtt_ms: 0,
             held: false,
             paused: false,
             waits: false,
             cancel,
-            runs: (component.digest_from != DigestFrom::UNKNOWN)
-                .then_some(component.digest == plan.image),
             seen: false,
         };
         match standing {
             Standing::Well => delivery.enter(Stage::Well, State::Trial, Reason::NONE),
             Standing::OnTrial => delivery.enter(Stage::Trial, State::Trial, Reason::NONE),
             _ if cancel => delivery.enter(Stage::ToCancel, State::Canceling, Reason::NONE),
-            Standing::Claims => {
-                delivery.stage = Stage::Asking {
-                    resume: true,
-                    restart: false,
-                    noted: false,
-                }
+            Standing::Missing => {
+                delivery.enter(Stage::Ended, State::Declined, Reason::WRONG_COMPONENT);
             }
-            Standing::Unknown => {
-                delivery.stage = Stage::Asking {
-                    resume: false,
-                    restart: false,
-                    noted: false,
-                }
-            }
+            Standing::Claims | Standing::Unknown => delivery.ask_for_part(),
         }
         delivery
+    }
+
+    /// The part under way is to be offered, or gone on with where the board claims it.
+    const fn ask_for_part(&mut self) {
+        self.stage = Stage::Asking {
+            resume: self.walk.is_claimed(),
+            restart: false,
+            noted: false,
+        };
     }
 
     /// The record says that a Hello stated the image on trial before: a board that cannot
@@ -186,6 +190,34 @@ impl Delivery {
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Place in the plan of the part that is under way.
+    #[must_use]
+    pub const fn part(&self) -> u8 {
+        self.walk.at()
+    }
+
+    /// Whether the board runs this part's image already, so that it is neither sent nor
+    /// installed. Where that is so of every part, the first is offered, and the board says it.
+    #[must_use]
+    pub const fn skips(&self, part: u8) -> bool {
+        self.walk.is_skipped(part)
+    }
+
+    /// Whether nothing more is to be sent of this part in this session.
+    #[must_use]
+    pub const fn is_part_done(&self, part: u8) -> bool {
+        self.walk.is_done(part)
+    }
+
+    fn at(&self) -> Option<Part> {
+        self.plan.part(self.walk.at()).copied()
+    }
+
+    /// Bytes of the parts before the one under way.
+    fn before(&self) -> u64 {
+        self.plan.before(self.walk.at())
     }
 
     /// Bytes so far, earlier sessions included.
@@ -341,6 +373,7 @@ impl Delivery {
                 let record = Record {
                     state: State::Offered,
                     reason: Reason::NONE,
+                    part: self.walk.at(),
                 };
                 self.record = Some(record);
                 self.storing = true;
@@ -357,10 +390,11 @@ impl Delivery {
                     resume,
                     due: now.after(ANSWER_MS),
                 };
+                let part = self.walk.at();
                 Some(if resume {
-                    Command::SendResume { flags }
+                    Command::SendResume { part, flags }
                 } else {
-                    Command::SendOffer { flags }
+                    Command::SendOffer { part, flags }
                 })
             }
             Stage::Proving {
@@ -369,13 +403,18 @@ impl Delivery {
             } => {
                 *asked = true;
                 Some(Command::CheckPrefix {
+                    part: self.walk.at(),
                     len: accept.image_offset,
                     digest: accept.prefix,
                 })
             }
-            Stage::Transferring { sending } if !self.held && !self.paused && !self.waits => sending
-                .poll_chunk(now, &mut self.counters)
-                .map(Command::SendChunk),
+            Stage::Transferring { sending } if !self.held && !self.paused && !self.waits => {
+                let part = self.walk.at();
+                let before = self.plan.before(part);
+                sending
+                    .poll_chunk(part, before, now, &mut self.counters)
+                    .map(Command::SendChunk)
+            }
             Stage::Staged if !self.held => {
                 self.stage = Stage::ActivateSent {
                     due: now.after(ANSWER_MS),
@@ -420,10 +459,14 @@ impl Delivery {
             };
             return Ok(());
         }
-        self.counters.committed = accept.image_offset;
-        self.counters.reached = self.counters.reached.max(accept.image_offset);
-        let mut sending =
-            Sending::new(&accept, self.plan.size, self.chunk, self.unit, self.rtt_ms)?;
+        let Some(part) = self.at() else {
+            return Ok(());
+        };
+        self.counters.committed = self.before() + u64::from(accept.image_offset);
+        self.counters.reached = self.counters.reached.max(self.counters.committed);
+        let unit = self.walk.unit();
+        let chunk = chunk_len(self.receive_buffer, unit);
+        let mut sending = Sending::new(&accept, part.size, chunk, unit, self.rtt_ms)?;
         sending.await_window(now);
         self.stage = Stage::Transferring { sending };
         self.settle_transfer(now);
@@ -497,7 +540,7 @@ impl Delivery {
         }
         match self.stage {
             Stage::Offering { .. } => {
-                if accept.image_offset > self.plan.size
+                if self.at().is_none_or(|part| accept.image_offset > part.size)
                     || accept.payload_offset != accept.image_offset
                 {
                     return Err(Fault(CloseCode::ACK_BEYOND_SENT));
@@ -585,10 +628,11 @@ impl Delivery {
     }
 
     fn handle_ack(&mut self, ack: &Ack, now: Millis) -> Result<(), Fault> {
+        let before = self.before();
         match &mut self.stage {
             Stage::Transferring { sending } => {
                 let was_shut = sending.is_shut();
-                sending.handle_ack(ack, now, &mut self.counters)?;
+                sending.handle_ack(ack, before, now, &mut self.counters)?;
                 if was_shut || sending.is_done() {
                     self.settle_transfer(now);
                 }
@@ -636,7 +680,7 @@ impl Delivery {
                 Stage::Offering { .. }
                 | Stage::Proving { .. }
                 | Stage::Transferring { .. }
-                | Stage::Verifying { .. } => self.enter(Stage::Staged, State::Staged, reason),
+                | Stage::Verifying { .. } => self.handle_staged(report),
                 _ => {}
             },
             Statement::ACTIVATING
@@ -654,8 +698,8 @@ impl Delivery {
                     reason,
                 );
             }
-            // A confirmation counts only where the image was stated as the one that runs.
-            Statement::CONFIRMED if !self.runs.unwrap_or(self.seen) => {
+            // A confirmation counts only where the images were stated as those that run.
+            Statement::CONFIRMED if !self.walk.all_run(self.seen) => {
                 self.enter(Stage::Ended, State::Reverted, Reason::WRONG_IMAGE_RUNNING)
             }
             Statement::CONFIRMED => self.enter(Stage::Ended, State::Confirmed, reason),
@@ -663,6 +707,22 @@ impl Delivery {
             Statement::FAILED => self.enter(Stage::Ended, State::Failed, reason),
             Statement::CANCELED => self.enter(Stage::Ended, State::Canceled, reason),
             _ => {}
+        }
+    }
+
+    /// The part under way is staged: the next one, or Activate where it was the last.
+    fn handle_staged(&mut self, report: &Report<'_>) {
+        let Some(part) = self.at().filter(|part| part.component == report.component) else {
+            return;
+        };
+        let end = self.before() + u64::from(part.size);
+        self.counters.reached = self.counters.reached.max(end);
+        if self.walk.advance() {
+            self.counters.committed = self.before();
+            self.ask_for_part();
+        } else {
+            self.counters.committed = self.plan.size();
+            self.enter(Stage::Staged, State::Staged, report.reason);
         }
     }
 
@@ -708,7 +768,11 @@ impl Delivery {
     }
 
     const fn note(&mut self, state: State, reason: Reason) {
-        self.record = Some(Record { state, reason });
+        self.record = Some(Record {
+            state,
+            reason,
+            part: self.walk.at(),
+        });
         self.storing = false;
     }
 }

@@ -8,7 +8,7 @@ mod session;
 mod state;
 
 pub use delivery::{Command, Delivery, Record};
-pub use plan::{Plan, Standing};
+pub use plan::{Part, Plan, Standing};
 pub use sending::{ChunkRange, Counters, Sending};
 pub use session::{Due, Session, Verdict};
 pub use state::{Awaits, State};

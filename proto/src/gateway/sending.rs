@@ -10,7 +10,9 @@ use crate::time::Millis;
 /// A piece of the payload to send now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ChunkRange {
-    /// Its first byte.
+    /// Place of the part in the plan.
+    pub part: u8,
+    /// Its first byte, in that part.
     pub offset: u32,
     /// Its length in bytes, not 0.
     pub len: u32,
@@ -21,14 +23,15 @@ pub struct ChunkRange {
 /// Bytes of an update over all its sessions; the gateway's record keeps them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    /// Payload bytes committed at the board, as far as it said.
-    pub committed: u32,
+    /// Payload bytes committed at the board, as far as it said: those of the parts before the
+    /// one under way, whole, and of that one.
+    pub committed: u64,
     /// Payload bytes sent.
     pub sent: u64,
     /// Payload bytes sent that had been sent before.
     pub resent: u64,
-    /// The end of what was ever sent.
-    pub reached: u32,
+    /// The end of what was ever sent, counted over all parts.
+    pub reached: u64,
 }
 
 /// A transfer under way.
@@ -78,8 +81,15 @@ impl Sending {
         })
     }
 
-    /// Takes the next piece that the window lets out.
-    pub fn poll_chunk(&mut self, now: Millis, counters: &mut Counters) -> Option<ChunkRange> {
+    /// Takes the next piece that the window lets out of the part at this place, before which
+    /// the plan has `before` bytes.
+    pub fn poll_chunk(
+        &mut self,
+        part: u8,
+        before: u64,
+        now: Millis,
+        counters: &mut Counters,
+    ) -> Option<ChunkRange> {
         let end = self.limit.min(self.size);
         let len = self.next_len();
         if len == 0 {
@@ -87,15 +97,16 @@ impl Sending {
         }
         let offset = self.next;
         self.next += len;
-        let again = counters.reached.saturating_sub(offset).min(len);
+        let sent_before = counters.reached.saturating_sub(before + u64::from(offset));
         counters.sent += u64::from(len);
-        counters.resent += u64::from(again);
-        counters.reached = counters.reached.max(self.next);
+        counters.resent += sent_before.min(len.into());
+        counters.reached = counters.reached.max(before + u64::from(self.next));
         if self.due.is_none() {
             self.due = Some(now.after(self.answer_ms()));
         }
         let full = self.next == self.size || end - self.next < self.unit;
         Some(ChunkRange {
+            part,
             offset,
             len,
             ack_now: full,
@@ -117,13 +128,14 @@ impl Sending {
         len - len % self.unit
     }
 
-    /// Takes an Ack.
+    /// Takes an Ack; `before` as above.
     ///
     /// # Errors
     /// An Ack beyond what was sent, below the last one, or a limit that shrinks.
     pub fn handle_ack(
         &mut self,
         ack: &Ack,
+        before: u64,
         now: Millis,
         counters: &mut Counters,
     ) -> Result<(), Fault> {
@@ -135,7 +147,7 @@ impl Sending {
         }
         self.acked = ack.committed;
         self.limit = ack.limit;
-        counters.committed = ack.committed;
+        counters.committed = before + u64::from(ack.committed);
         self.due = (self.next > self.acked).then(|| now.after(self.answer_ms()));
         Ok(())
     }
@@ -219,34 +231,40 @@ mod tests {
     fn sending_window_full_flags_the_chunk_that_fills_it() {
         let (mut sending, mut counters) = (sending(0, 2048, 10_000), Counters::default());
         assert_eq!(
-            sending.poll_chunk(Millis(0), &mut counters),
+            sending.poll_chunk(0, 0, Millis(0), &mut counters),
             Some(ChunkRange {
+                part: 0,
                 offset: 0,
                 len: 1024,
                 ack_now: false
             })
         );
         assert_eq!(
-            sending.poll_chunk(Millis(0), &mut counters),
+            sending.poll_chunk(0, 0, Millis(0), &mut counters),
             Some(ChunkRange {
+                part: 0,
                 offset: 1024,
                 len: 1024,
                 ack_now: true
             })
         );
-        assert_eq!(sending.poll_chunk(Millis(0), &mut counters), None);
+        assert_eq!(sending.poll_chunk(0, 0, Millis(0), &mut counters), None);
         sending
             .handle_ack(
                 &Ack {
                     committed: 1024,
                     limit: 3072,
                 },
+                0,
                 Millis(1),
                 &mut counters,
             )
             .unwrap();
         assert_eq!(
-            sending.poll_chunk(Millis(1), &mut counters).unwrap().offset,
+            sending
+                .poll_chunk(0, 0, Millis(1), &mut counters)
+                .unwrap()
+                .offset,
             2048
         );
         assert_eq!(
@@ -265,13 +283,14 @@ mod tests {
         let (mut sending, mut counters) = (sending(0, 9000, 1500), Counters::default());
         assert!(
             !sending
-                .poll_chunk(Millis(0), &mut counters)
+                .poll_chunk(0, 0, Millis(0), &mut counters)
                 .unwrap()
                 .ack_now
         );
         assert_eq!(
-            sending.poll_chunk(Millis(0), &mut counters),
+            sending.poll_chunk(0, 0, Millis(0), &mut counters),
             Some(ChunkRange {
+                part: 0,
                 offset: 1024,
                 len: 476,
                 ack_now: true
@@ -283,6 +302,7 @@ mod tests {
                     committed: 1500,
                     limit: 9000,
                 },
+                0,
                 Millis(5),
                 &mut counters,
             )
@@ -294,13 +314,14 @@ mod tests {
     #[test]
     fn sending_ack_beyond_sent_is_a_fault() {
         let (mut sending, mut counters) = (sending(0, 2048, 10_000), Counters::default());
-        sending.poll_chunk(Millis(0), &mut counters);
+        sending.poll_chunk(0, 0, Millis(0), &mut counters);
         assert_eq!(
             sending.handle_ack(
                 &Ack {
                     committed: 1025,
                     limit: 4096
                 },
+                0,
                 Millis(0),
                 &mut counters
             ),
@@ -312,6 +333,7 @@ mod tests {
                     committed: 1024,
                     limit: 2047
                 },
+                0,
                 Millis(0),
                 &mut counters
             ),
@@ -322,13 +344,14 @@ mod tests {
     #[test]
     fn sending_nack_rewinds_never_below_an_ack_and_counts_resent_bytes() {
         let (mut sending, mut counters) = (sending(0, 4096, 10_000), Counters::default());
-        while sending.poll_chunk(Millis(0), &mut counters).is_some() {}
+        while sending.poll_chunk(0, 0, Millis(0), &mut counters).is_some() {}
         sending
             .handle_ack(
                 &Ack {
                     committed: 1024,
                     limit: 4096,
                 },
+                0,
                 Millis(0),
                 &mut counters,
             )
@@ -350,7 +373,7 @@ mod tests {
                 Millis(0),
             )
             .unwrap();
-        while sending.poll_chunk(Millis(0), &mut counters).is_some() {}
+        while sending.poll_chunk(0, 0, Millis(0), &mut counters).is_some() {}
         assert_eq!((counters.sent, counters.resent), (6144, 2048));
     }
 

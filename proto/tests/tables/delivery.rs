@@ -4,7 +4,7 @@ use dialhome_proto::code::{DigestFrom, Phase, Reason, SelfTest, Statement};
 use dialhome_proto::frame::{
     Accept, Ack, Claim, Decline, Defer, DeviceFrame, Nack, Progress, Report, Trial,
 };
-use dialhome_proto::gateway::{Awaits, Command, Counters, Delivery, Plan};
+use dialhome_proto::gateway::{Awaits, Command, Counters, Delivery, Part, Plan};
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::time::Millis;
 
@@ -12,14 +12,22 @@ const UPDATE: UpdateId = UpdateId([1; 8]);
 const SIZE: u32 = 4096;
 const NOW: Millis = Millis(1000);
 
-const PLAN: Plan = Plan {
-    update: UPDATE,
-    manifest: Digest([2; 32]),
-    image: Digest([3; 32]),
+const MANIFEST: Digest = Digest([2; 32]);
+
+const PART: Part = Part {
     component: 0,
+    image: Digest([3; 32]),
     size: SIZE,
-    downgrade: false,
 };
+
+fn plan() -> Plan {
+    Plan {
+        update: UPDATE,
+        manifest: MANIFEST,
+        parts: [PART].into_iter().collect(),
+        downgrade: false,
+    }
+}
 
 /// How the board's Hello stands to the plan.
 #[derive(Clone, Copy, Default)]
@@ -34,7 +42,7 @@ fn start(stand: Stand) -> Delivery {
     let hello = crate::board::hello(|hello| {
         let component = &mut hello.components[0];
         component.claim = stand.claims.then_some(Claim {
-            manifest: PLAN.manifest,
+            manifest: MANIFEST,
             committed: 1024,
             staged: false,
         });
@@ -44,13 +52,18 @@ fn start(stand: Stand) -> Delivery {
         });
         component.digest_from = DigestFrom::BOOTED;
         component.digest = if stand.runs {
-            PLAN.image
+            PART.image
         } else {
             Digest([9; 32])
         };
     });
-    let component = hello.components[0];
-    Delivery::start(PLAN, &component, 1088, Counters::default(), stand.cancel)
+    Delivery::start(
+        plan(),
+        &hello.components,
+        1088,
+        Counters::default(),
+        stand.cancel,
+    )
 }
 
 /// Carries out every command, and names those that were seen.
@@ -62,7 +75,7 @@ fn drain(delivery: &mut Delivery) -> Vec<String> {
                 delivery.recorded();
                 format!("stores `{}`", record.state)
             }
-            Command::SendOffer { flags: 0 } => "Offer".to_owned(),
+            Command::SendOffer { flags: 0, .. } => "Offer".to_owned(),
             Command::SendOffer { .. } => "Offer(restart)".to_owned(),
             Command::SendResume { .. } => "Resume".to_owned(),
             Command::CheckPrefix { .. } => "checks the prefix".to_owned(),

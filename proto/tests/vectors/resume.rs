@@ -3,7 +3,7 @@
 use super::{at_least, bytes, number, text, vectors};
 use dialhome_proto::code::{BootReason, CloseCode, DigestFrom, Revert};
 use dialhome_proto::frame::{Accept, Claim, Component, DeviceFrame, RESTART};
-use dialhome_proto::gateway::{Command, Counters, Delivery, Plan, State};
+use dialhome_proto::gateway::{Command, Counters, Delivery, Part, Plan, State};
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::time::Millis;
 use serde_json::Value;
@@ -43,9 +43,13 @@ fn asked(image: &[u8]) -> Delivery {
     let plan = Plan {
         update: UPDATE,
         manifest: MANIFEST,
-        image: sha256(image),
-        component: 0,
-        size,
+        parts: [Part {
+            component: 0,
+            image: sha256(image),
+            size,
+        }]
+        .into_iter()
+        .collect(),
         downgrade: false,
     };
     let component = Component {
@@ -68,7 +72,7 @@ fn asked(image: &[u8]) -> Delivery {
             staged: false,
         }),
     };
-    let mut delivery = Delivery::start(plan, &component, 1088, Counters::default(), false);
+    let mut delivery = Delivery::start(plan, &[component], 1088, Counters::default(), false);
     loop {
         match delivery.poll_command(Millis(0)) {
             Some(Command::SendResume { .. }) => return delivery,
@@ -101,7 +105,7 @@ fn outcome(image: &[u8], accept: &Accept) -> &'static str {
         Ok(()) => {}
     }
     let (len, digest) = match next_command(&mut delivery, &mut states) {
-        Some(Command::CheckPrefix { len, digest }) => (len, digest),
+        Some(Command::CheckPrefix { len, digest, .. }) => (len, digest),
         None if states.is_empty() => return "ignored",
         other => panic!("{other:?} instead of the check"),
     };
@@ -111,7 +115,7 @@ fn outcome(image: &[u8], accept: &Accept) -> &'static str {
         .handle_prefix(sha256(prefix) == digest, Millis(1))
         .expect("the Accept is sound");
     match next_command(&mut delivery, &mut states) {
-        Some(Command::SendOffer { flags }) => {
+        Some(Command::SendOffer { flags, .. }) => {
             assert_eq!(flags & RESTART, RESTART);
             "restart"
         }
