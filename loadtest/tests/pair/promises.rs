@@ -13,7 +13,7 @@ use dialhome_proto::manifest::TrialBudget;
 
 const SIZE: usize = 20_000;
 
-fn committed(world: &World) -> u32 {
+fn committed(world: &World) -> u64 {
     world.store.borrow().updates[0].counters.committed
 }
 
