@@ -1,6 +1,6 @@
 //! One real gateway in this process, one real agent beside it: an image from push to confirmed.
 
-use dialhome_gateway::image::container::Head;
+use dialhome_gateway::image::container::{Head, Origin};
 use dialhome_gateway::image::sign::{Description, sign};
 use dialhome_gateway::image::source::{Format, Source};
 use dialhome_gateway::image::store::ImageStore;
@@ -97,10 +97,13 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
         size: image.len() as u64,
         sha256: dialhome_gateway::image::source::digest(&image),
     };
-    let head = Head {
-        manifest,
+    let origin = Origin {
         source,
         check: None,
+    };
+    let head = Head {
+        manifest,
+        origins: vec![origin],
     };
     images.put(&image).unwrap();
     store

@@ -20,9 +20,9 @@ use super::{Admin, Api, Page, Paging};
 use crate::image::check::{CheckFault, FRONT_LEN};
 use crate::image::container::{ContainerError, HEAD_LEN_MAX, Head};
 use crate::image::store::{ImageStore, NewImage};
-use crate::store::{ImageRecord, StoreError};
+use crate::store::{EntryRecord, ImageRecord, StoreError};
 
-/// Largest image that is taken, in bytes (1 GiB).
+/// Largest image that is taken, in bytes, all its payloads together (1 GiB).
 const IMAGE_MAX: u32 = 1 << 30;
 /// Parts of a body on their way to the disk: so many times what hyper reads at once, some 400 KiB, bound an upload's memory.
 const PARTS: usize = 8;
@@ -32,11 +32,12 @@ pub(super) const BODY_SILENCE: Duration = Duration::from_secs(60);
 /// An image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImageDoc {
-    /// `P[/component]@V`.
+    /// `P[/component]@V`; for several components `P/1,0@2.0,1.4`.
     pub image: String,
     /// The product.
     pub product: String,
-    /// The component.
+    /// The component; of several the first, whose are `version`, `digest`, `source_digest`, `counter`, `floor`,
+    /// `hardware` and `check` too: `entries` has them of all.
     pub component: u8,
     /// The version text.
     pub version: String,
@@ -46,7 +47,7 @@ pub struct ImageDoc {
     pub source_digest: String,
     /// SHA-256 of the manifest's body.
     pub manifest_digest: String,
-    /// The payload's size in bytes.
+    /// The size of all payloads in bytes.
     pub size: u32,
     /// The counter.
     pub counter: u64,
@@ -61,14 +62,60 @@ pub struct ImageDoc {
     /// What the payload was checked for, as in `sdu:0x2000`; null where nothing was asked.
     #[serde(default)]
     pub check: Option<String>,
+    /// Every component of the image, in the order of installation.
+    #[serde(default)]
+    pub entries: Vec<ImageEntryDoc>,
     /// When it was added.
     #[schema(value_type = String, format = DateTime)]
     pub added: Timestamp,
 }
 
+/// One component of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageEntryDoc {
+    /// The component.
+    pub component: u8,
+    /// The version text.
+    pub version: String,
+    /// SHA-256 of the payload, 64 hexadecimal digits.
+    pub digest: String,
+    /// SHA-256 of the file that it was made from; the same as `digest` where the file went unchanged.
+    pub source_digest: String,
+    /// The payload's size in bytes.
+    pub size: u32,
+    /// The counter.
+    pub counter: u64,
+    /// The lowest counter that may follow once it is confirmed.
+    pub floor: u64,
+    /// Hardware revisions, first and last.
+    pub hardware: (u16, u16),
+    /// What the payload was checked for; null where nothing was asked.
+    pub check: Option<String>,
+}
+
+impl From<EntryRecord> for ImageEntryDoc {
+    fn from(record: EntryRecord) -> Self {
+        Self {
+            component: record.component,
+            version: record.version,
+            source_digest: record
+                .source_digest
+                .unwrap_or_else(|| record.digest.clone()),
+            digest: record.digest,
+            size: record.size,
+            counter: record.counter,
+            floor: record.floor,
+            hardware: record.hardware,
+            check: record.check,
+        }
+    }
+}
+
 impl From<ImageRecord> for ImageDoc {
     fn from(record: ImageRecord) -> Self {
+        let entries = record.entries().into_iter().map(Into::into).collect();
         Self {
+            entries,
             image: record.name,
             product: record.product,
             component: record.component,
@@ -170,18 +217,18 @@ pub(super) async fn add(
     let (head, first) = read_head(&mut parts).await?;
     let record = head.record(crate::store::now());
     admin.store.allow_image(&record, how.change_check).await?;
-    if record.size > IMAGE_MAX {
+    if head.size() > u64::from(IMAGE_MAX) {
         return Err(ApiError::bad(
             "too_big",
             format!(
                 "an image of {} bytes is too big: at most {IMAGE_MAX} are taken",
-                record.size
+                head.size()
             ),
         ));
     }
     let (send, receive) = mpsc::channel(PARTS);
-    let (images, size) = (Arc::clone(&admin.images), record.size);
-    let writing = tokio::task::spawn_blocking(move || write(&images, &head, size, receive));
+    let images = Arc::clone(&admin.images);
+    let writing = tokio::task::spawn_blocking(move || write(&images, &head, receive));
     let mut part = Some(first);
     let mut cut = None;
     while let Some(bytes) = part.take() {
@@ -203,7 +250,13 @@ pub(super) async fn add(
     }
     let new = written.map_err(|error| error.into_api(&admin))?;
     let images = Arc::clone(&admin.images);
-    let kept = tokio::task::spawn_blocking(move || images.keep(new))
+    // Until the record names them, another image that goes must not take a payload with it.
+    let _files = admin.store.keep_files().await;
+    let keep = move || {
+        new.into_iter()
+            .try_for_each(|new| images.keep(new).map(drop))
+    };
+    let kept = tokio::task::spawn_blocking(keep)
         .await
         .map_err(|_| ApiError::from(StoreError::Stopped))?;
     kept.map_err(|error| UploadError::Io(error).into_api(&admin))?;
@@ -256,7 +309,7 @@ pub(super) async fn next(parts: &mut BodyDataStream) -> Result<Option<Bytes>, Ap
 /// Why an upload did not reach the disk.
 enum UploadError {
     Bad(String),
-    Check(CheckFault),
+    Check(Option<u8>, CheckFault),
     Io(std::io::Error),
 }
 
@@ -264,8 +317,9 @@ impl UploadError {
     fn into_api(self, admin: &Admin) -> ApiError {
         match self {
             Self::Bad(message) => ApiError::bad("bad_image", message),
-            Self::Check(fault) => {
-                ApiError::bad("check_failed", fault.to_string()).hint(fault.hint())
+            Self::Check(component, fault) => {
+                let of = component.map_or_else(String::new, |of| format!("component {of}: "));
+                ApiError::bad("check_failed", format!("{of}{fault}")).hint(fault.hint())
             }
             Self::Io(error)
                 if matches!(
@@ -290,29 +344,89 @@ impl UploadError {
     }
 }
 
+impl From<ContainerError> for UploadError {
+    fn from(error: ContainerError) -> Self {
+        match error {
+            ContainerError::Check(fault) => Self::Check(None, fault),
+            ContainerError::Of { component, fault } => match *fault {
+                ContainerError::Check(fault) => Self::Check(Some(component), fault),
+                fault => Self::Bad(format!("component {component}: {fault}")),
+            },
+            other => Self::Bad(other.to_string()),
+        }
+    }
+}
+
+/// A payload on its way to the disk.
+struct Taking {
+    new: NewImage,
+    left: usize,
+    front: Vec<u8>,
+}
+
+impl Taking {
+    fn begin(images: &ImageStore, size: u32) -> Result<Self, UploadError> {
+        Ok(Self {
+            new: images.begin().map_err(UploadError::Io)?,
+            left: size as usize,
+            front: Vec::new(),
+        })
+    }
+
+    /// Takes of `part` what belongs to this payload.
+    fn take(&mut self, part: &mut Bytes) -> Result<(), UploadError> {
+        let bytes = part.split_to(part.len().min(self.left));
+        self.left -= bytes.len();
+        let front = bytes.iter().take(FRONT_LEN - self.front.len());
+        self.front.extend(front);
+        self.new.write(&bytes).map_err(UploadError::Io)
+    }
+
+    /// It is whole, or no more comes.
+    fn end(self, head: &Head, place: usize) -> Result<NewImage, UploadError> {
+        let (size, digest) = self.new.measured();
+        head.check_payload(place, size, digest, &self.front)?;
+        Ok(self.new)
+    }
+}
+
+/// Writes the payloads, one behind the other as the manifest says.
 fn write(
     images: &ImageStore,
     head: &Head,
-    size: u32,
     mut parts: mpsc::Receiver<Bytes>,
-) -> Result<NewImage, UploadError> {
-    let mut new = images.begin().map_err(UploadError::Io)?;
-    let mut left = u64::from(size);
-    let mut front = Vec::new();
-    while let Some(part) = parts.blocking_recv() {
-        left = left.checked_sub(part.len() as u64).ok_or_else(|| {
-            UploadError::Bad(format!(
-                "the payload is longer than the {size} bytes that the manifest says"
-            ))
-        })?;
-        front.extend(part.iter().take(FRONT_LEN - front.len()));
-        new.write(&part).map_err(UploadError::Io)?;
+) -> Result<Vec<NewImage>, UploadError> {
+    let sizes: Vec<u32> = head.entries().iter().map(|entry| entry.size).collect();
+    let mut whole = Vec::with_capacity(sizes.len());
+    let mut taking = None;
+    while let Some(mut part) = parts.blocking_recv() {
+        while !part.is_empty() {
+            let Some(size) = sizes.get(whole.len()) else {
+                return Err(UploadError::Bad(match sizes.as_slice() {
+                    [size] => format!(
+                        "the payload is longer than the {size} bytes that the manifest says"
+                    ),
+                    _ => ContainerError::TooLong(sizes.len()).to_string(),
+                }));
+            };
+            let mut payload = match taking.take() {
+                Some(payload) => payload,
+                None => Taking::begin(images, *size)?,
+            };
+            payload.take(&mut part)?;
+            if payload.left == 0 {
+                whole.push(payload.end(head, whole.len())?);
+            } else {
+                taking = Some(payload);
+            }
+        }
     }
-    let (size, digest) = new.measured();
-    head.check_payload(size, digest, &front)
-        .map_err(|error| match error {
-            ContainerError::Check(fault) => UploadError::Check(fault),
-            other => UploadError::Bad(other.to_string()),
-        })?;
-    Ok(new)
+    if let Some(size) = sizes.get(whole.len()) {
+        let cut = match taking {
+            Some(payload) => payload,
+            None => Taking::begin(images, *size)?,
+        };
+        whole.push(cut.end(head, whole.len())?);
+    }
+    Ok(whole)
 }

@@ -33,7 +33,7 @@ pub use check::CheckDoc;
 pub use devices::{DeviceAdded, DeviceToAdd, GatewaysToSet};
 pub use error::{ErrorBody, ErrorDoc};
 pub(crate) use events::EventPage;
-pub use images::{ImageAdded, ImageDoc};
+pub use images::{ImageAdded, ImageDoc, ImageEntryDoc};
 pub use live::{Live, LiveCounts, NoSessions, Presence, RefusedFor, TurnCounts};
 pub use serve::serve;
 pub(crate) use socket::check_length;

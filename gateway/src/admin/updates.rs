@@ -21,7 +21,7 @@ const DEADLINE_S: u64 = 7 * 24 * 3600;
 pub struct UpdateToCreate {
     /// The device.
     pub device: String,
-    /// The image, `P[/component]@V`.
+    /// The image, `P[/component]@V`; of several components `P/1,0@2.0,1.4`.
     pub image: String,
     /// Seconds until the deadline (7 days where it is null).
     #[serde(default)]
@@ -67,10 +67,7 @@ impl Admin {
         let presence = self.live.presence(&doc.device);
         let held = self.store.work(&doc.device).held;
         let all = self.store.held();
-        doc.warning = doc
-            .revert
-            .as_deref()
-            .and_then(|revert| waiting::risk(&doc.device, revert));
+        doc.warning = waiting::risks(&doc);
         doc.waiting_for = waiting::update(
             &doc,
             &presence,

@@ -31,6 +31,15 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
         state => state,
     };
     let device = &update.device;
+    let several = update.entries.len() > 1;
+    let under_way = update
+        .entries
+        .iter()
+        .find(|entry| several && entry.under_way);
+    let of = under_way.map_or_else(String::new, |entry| {
+        format!(" of component {}", entry.component)
+    });
+    let image = if several { "images" } else { "image" };
     // What the board does by itself goes on under a hold; what the gateway would do next does not.
     let gateway_acts = matches!(
         state,
@@ -58,9 +67,13 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
                 "It waits for {device} to dial home and to say whether it could still cancel."
             ),
             "activating" => {
-                format!("It waits for {device} to dial home after its restart into the new image.")
+                format!(
+                    "It waits for {device} to dial home after its restart into the new {image}."
+                )
             }
-            "trial" => format!("It waits for {device}, on trial with the new image, to dial home."),
+            "trial" => {
+                format!("It waits for {device}, on trial with the new {image}, to dial home.")
+            }
             _ => format!("It waits for {device} to dial home; it goes on where it stopped."),
         });
     }
@@ -69,23 +82,25 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
     }
     Some(match state {
         "queued" => format!("It waits for {device} to be free for it."),
-        "offered" => format!("It waits for {device} to answer the offer."),
+        "offered" => format!("It waits for {device} to answer the offer{of}."),
         "deferred" => format!("It waits until {device} is ready: {}.", put_off(update)),
-        "accepted" => format!("It waits for {device} to prepare its slot."),
-        "preparing" => format!("It waits for {device} to check or erase its slot."),
+        "accepted" => format!("It waits for {device} to prepare its slot{of}."),
+        "preparing" => format!("It waits for {device} to check or erase its slot{of}."),
         "transferring" => {
+            let (size, committed) = under_way.map_or((update.size, update.committed), |entry| {
+                (entry.size, entry.committed)
+            });
             format!(
-                "It waits for {device} to commit the remaining {} of {} bytes.",
-                u64::from(update.size).saturating_sub(update.committed),
-                update.size
+                "It waits for {device} to commit the remaining {} of {size} bytes{of}.",
+                u64::from(size).saturating_sub(committed),
             )
         }
-        "verifying" => format!("It waits for {device} to verify the whole image."),
-        "staged" => format!("It waits for {device} to be told to activate the image."),
+        "verifying" => format!("It waits for {device} to verify the whole image{of}."),
+        "staged" => format!("It waits for {device} to be told to activate the {image}."),
         "activating" => {
-            format!("It waits for {device} to restart into the new image and to dial home.")
+            format!("It waits for {device} to restart into the new {image} and to dial home.")
         }
-        "trial" => format!("It waits for {device} to confirm the new image durably."),
+        "trial" => format!("It waits for {device} to confirm the new {image} durably."),
         "canceling" => format!("It waits for {device} to say whether it could still cancel."),
         other => format!("It waits for {device} ({other})."),
     })
@@ -115,15 +130,35 @@ fn subnet(network: IpAddr) -> String {
     format!("{network}/{bits}")
 }
 
-/// What can go wrong for good with an update, by what the board says of `revert` (spec/protocol.md section 9.4);
-/// none where the old image comes back by itself, or nobody knows.
-pub(crate) fn risk(device: &str, revert: &str) -> Option<String> {
+/// What can go wrong for good with an update, a sentence for each component; none where the old images come back by
+/// themselves, or nobody knows.
+pub(crate) fn risks(update: &UpdateDoc) -> Option<String> {
+    let several = update.entries.len() > 1;
+    let risks = update.entries.iter().filter_map(|entry| {
+        let revert = entry.revert.as_deref()?;
+        risk(&update.device, entry.component, several, revert)
+    });
+    let risks: Vec<String> = risks.collect();
+    (!risks.is_empty()).then(|| risks.join(" "))
+}
+
+/// The same for one component, by what the board says of `revert` (spec/protocol.md section 9.4). It is named where it
+/// is one of `several`, or not the main one.
+pub(crate) fn risk(device: &str, component: u8, several: bool, revert: &str) -> Option<String> {
+    let (keeps, on) = if several || component != 0 {
+        (
+            format!("Component {component} of {device}"),
+            format!("component {component} of {device}"),
+        )
+    } else {
+        (device.to_owned(), device.to_owned())
+    };
     match Revert::from_name(revert)? {
         Revert::NONE => Some(format!(
-            "{device} keeps no older image: if this one is bad, nothing can put the old one back but a visit."
+            "{keeps} keeps no older image: if this one is bad, nothing can put the old one back but a visit."
         )),
         Revert::BY_IMAGE => Some(format!(
-            "On {device} only the new image itself puts the old one back: one that crashes before it can dial home stays, until somebody goes there."
+            "On {on} only the new image itself puts the old one back: one that crashes before it can dial home stays, until somebody goes there."
         )),
         _ => None,
     }
@@ -210,6 +245,7 @@ fn lower_first(sentence: &str) -> String {
 mod tests {
     use super::*;
     use crate::store::State;
+    use crate::store::docs::UpdateEntryDoc;
 
     fn doc(state: &str) -> UpdateDoc {
         let at = crate::store::now();
@@ -219,6 +255,7 @@ mod tests {
             image: "pump@2".into(),
             component: 0,
             digest: String::new(),
+            entries: Vec::new(),
             state: state.into(),
             reason: None,
             detail: None,
@@ -304,10 +341,40 @@ mod tests {
     fn only_what_cannot_be_taken_back_is_a_risk() {
         for revert in Revert::NAMED {
             let bad = matches!(*revert, Revert::NONE | Revert::BY_IMAGE);
-            let sentence = risk("pump-1", &revert.to_string());
+            let sentence = risk("pump-1", 0, false, &revert.to_string());
             assert_eq!(sentence.is_some(), bad, "{revert}: {sentence:?}");
         }
-        assert_eq!(risk("pump-1", "code_9"), None);
+        assert_eq!(risk("pump-1", 0, false, "code_9"), None);
+    }
+
+    #[test]
+    fn of_several_components_the_one_is_named() {
+        let entry = |component, committed, under_way, revert: &str| UpdateEntryDoc {
+            component,
+            digest: String::new(),
+            size: 50,
+            committed,
+            under_way,
+            revert: Some(revert.into()),
+        };
+        let mut update = doc("transferring");
+        update.entries = vec![entry(1, 50, false, "none"), entry(0, 20, true, "by_image")];
+        let presence = Presence {
+            online: true,
+            ..Presence::default()
+        };
+        let waits = |update: &UpdateDoc| super::update(update, &presence, Hold::default()).unwrap();
+        assert_eq!(
+            waits(&update),
+            "It waits for pump-1 to commit the remaining 30 of 50 bytes of component 0."
+        );
+        update.state = "verifying".into();
+        assert!(waits(&update).ends_with("the whole image of component 0."));
+        update.state = "activating".into();
+        assert!(waits(&update).contains("the new images"));
+        let risks = risks(&update).unwrap();
+        assert!(risks.starts_with("Component 1 of pump-1 keeps no older image"));
+        assert!(risks.contains(" On component 0 of pump-1 only the new image"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::device::all;
 use super::error::CliError;
 use super::output::{Output, bytes, sheet, table, time};
 use super::sign;
-use crate::admin::{ImageAdded, ImageDoc, Page};
+use crate::admin::{ImageAdded, ImageDoc, ImageEntryDoc, Page};
 
 /// Time for the gateway to store an image once it has all of it, per image of any size.
 const STORE_WITHIN: Duration = Duration::from_secs(600);
@@ -50,9 +50,14 @@ fn path(image: &str) -> String {
 async fn add(command: &AddArgs, client: &Client, out: Output) -> Result<ExitCode, CliError> {
     let signed = sign::load(&command.sign)?;
     let head = signed.container.head.to_bytes();
-    let payload = signed.container.payload;
-    let bar = upload_bar((head.len() + payload.len()) as u64);
-    let body = stream(Cursor::new(head).chain(Cursor::new(payload)), {
+    let payloads = signed.container.payloads;
+    let len: usize = payloads.iter().map(Vec::len).sum();
+    let bar = upload_bar((head.len() + len) as u64);
+    let body: Box<dyn Read + Send> = Box::new(Cursor::new(head));
+    let body = payloads.into_iter().fold(body, |body, payload| {
+        Box::new(body.chain(Cursor::new(payload)))
+    });
+    let body = stream(body, {
         let bar = bar.clone();
         move |sent| bar.inc(sent)
     });
@@ -67,20 +72,32 @@ async fn add(command: &AddArgs, client: &Client, out: Output) -> Result<ExitCode
         } else {
             "is added"
         };
-        let added_text = format!(
+        let digests: Vec<String> = if image.entries.len() > 1 {
+            let entries = image.entries.iter();
+            entries
+                .map(|entry| format!("component {} {}", entry.component, entry.digest))
+                .collect()
+        } else {
+            vec![image.digest.clone()]
+        };
+        let mut text = format!(
             "Image {} {what}: {}, sha256 {}",
             image.image,
             bytes(u64::from(image.size)),
-            image.digest
+            digests.join(", ")
         );
-        let family = image.image.split('@').next().unwrap_or_default();
-        match (added.check_changed, &image.check) {
-            (false, _) => added_text,
-            (true, Some(check)) => {
-                format!("{added_text}\nImages of {family} need the check {check} from now on.")
-            }
-            (true, None) => format!("{added_text}\nImages of {family} need no check any more."),
+        for entry in image.entries.iter().filter(|_| added.check_changed) {
+            let family = match entry.component {
+                0 => image.product.clone(),
+                component => format!("{}/{component}", image.product),
+            };
+            text.push_str(&match &entry.check {
+                Some(check) => format!("\nImages of {family} need the check {check} from now on."),
+                None if image.entries.len() > 1 => format!("\nImages of {family} need no check."),
+                None => format!("\nImages of {family} need no check any more."),
+            });
         }
+        text
     })
 }
 
@@ -105,12 +122,15 @@ fn list(images: &[ImageDoc]) -> String {
     let rows: Vec<Vec<String>> = images
         .iter()
         .map(|image| {
-            let digest: String = image.digest.chars().take(16).collect();
+            let of_each = |text: fn(&ImageEntryDoc) -> String| -> String {
+                let entries: Vec<String> = image.entries.iter().map(text).collect();
+                entries.join(",")
+            };
             vec![
                 image.image.clone(),
                 bytes(u64::from(image.size)),
-                image.counter.to_string(),
-                digest,
+                of_each(|entry| entry.counter.to_string()),
+                of_each(|entry| entry.digest.chars().take(16).collect()),
                 time(image.added),
             ]
         })
@@ -119,33 +139,73 @@ fn list(images: &[ImageDoc]) -> String {
 }
 
 fn describe(image: &ImageDoc) -> String {
-    sheet(&[
-        ("image", Some(image.image.clone())),
-        (
-            "size",
-            Some(format!(
-                "{} ({} bytes)",
-                bytes(u64::from(image.size)),
-                image.size
-            )),
-        ),
-        ("payload digest", Some(image.digest.clone())),
-        ("source digest", Some(image.source_digest.clone())),
+    let size = (
+        "size",
+        Some(format!(
+            "{} ({} bytes)",
+            bytes(u64::from(image.size)),
+            image.size
+        )),
+    );
+    let all = [
         ("manifest digest", Some(image.manifest_digest.clone())),
-        (
-            "counter",
-            Some(format!("{}, floor {}", image.counter, image.floor)),
-        ),
-        (
-            "hardware",
-            Some(format!("{}..{}", image.hardware.0, image.hardware.1)),
-        ),
         (
             "devices",
             (!image.devices.is_empty()).then(|| image.devices.join(", ")),
         ),
         ("signed by", Some(image.signers.join(", "))),
-        ("check", image.check.clone()),
         ("added", Some(time(image.added))),
-    ])
+    ];
+    let [manifest, devices, signers, added] = all;
+    if let [entry] = image.entries.as_slice() {
+        return sheet(&[
+            ("image", Some(image.image.clone())),
+            size,
+            ("payload digest", Some(entry.digest.clone())),
+            ("source digest", Some(entry.source_digest.clone())),
+            manifest,
+            ("counter", Some(order(entry))),
+            ("hardware", Some(hardware(entry))),
+            devices,
+            signers,
+            ("check", entry.check.clone()),
+            added,
+        ]);
+    }
+    let mut text = sheet(&[
+        ("image", Some(image.image.clone())),
+        size,
+        manifest,
+        devices,
+        signers,
+        added,
+    ]);
+    for entry in &image.entries {
+        text.push_str(&format!("\ncomponent {}\n", entry.component));
+        text.push_str(&sheet(&[
+            ("  version", Some(entry.version.clone())),
+            (
+                "  size",
+                Some(format!(
+                    "{} ({} bytes)",
+                    bytes(u64::from(entry.size)),
+                    entry.size
+                )),
+            ),
+            ("  payload digest", Some(entry.digest.clone())),
+            ("  source digest", Some(entry.source_digest.clone())),
+            ("  counter", Some(order(entry))),
+            ("  hardware", Some(hardware(entry))),
+            ("  check", entry.check.clone()),
+        ]));
+    }
+    text
+}
+
+fn order(entry: &ImageEntryDoc) -> String {
+    format!("{}, floor {}", entry.counter, entry.floor)
+}
+
+fn hardware(entry: &ImageEntryDoc) -> String {
+    format!("{}..{}", entry.hardware.0, entry.hardware.1)
 }

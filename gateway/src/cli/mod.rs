@@ -8,6 +8,7 @@ mod args;
 mod check;
 mod client;
 mod device;
+pub mod entries;
 pub mod error;
 mod events;
 mod image;

@@ -67,10 +67,17 @@ async fn warn(new: &UpdateToCreate, client: &Client) {
     let Ok(doc) = client.get::<DeviceDoc>(&path).await else {
         return;
     };
-    let mut components = doc.components.iter();
-    let component = components.find(|known| known.component == image.component);
-    if let Some(risk) = component.and_then(|known| risk(&new.device, &known.revert)) {
-        say(&format!("Warning: {risk}"));
+    for part in &image.parts {
+        let mut components = doc.components.iter();
+        let known = components.find(|known| known.component == part.component);
+        let several = image.parts.len() > 1;
+        let risk = known.and_then(|known| {
+            let revert = known.revert.as_str();
+            risk(&new.device, part.component, several, revert)
+        });
+        if let Some(risk) = risk {
+            say(&format!("Warning: {risk}"));
+        }
     }
 }
 
@@ -234,7 +241,7 @@ fn finish(doc: &UpdateDoc, out: Output, no_wait: bool) -> Result<ExitCode, CliEr
 struct View {
     out: Output,
     bar: Option<ProgressBar>,
-    last: Option<(String, Option<String>)>,
+    last: Option<(String, Option<String>, Option<u8>)>,
     is_lost: bool,
 }
 
@@ -269,7 +276,11 @@ impl View {
     fn changed(&mut self, doc: &UpdateDoc) -> Result<(), CliError> {
         self.is_lost = false;
         self.progress(doc.committed);
-        let now = (doc.state.clone(), doc.reason.clone());
+        let now = (
+            doc.state.clone(),
+            doc.reason.clone(),
+            update::under_way(doc).map(|entry| entry.component),
+        );
         if self.last.as_ref() == Some(&now) {
             return Ok(());
         }
@@ -280,11 +291,19 @@ impl View {
                 None => update::state(doc),
             }),
             None => {
-                let committed = format!(
+                let mut committed = format!(
                     "{} of {} committed",
                     bytes(doc.committed),
                     bytes(u64::from(doc.size))
                 );
+                if let Some(entry) = update::under_way(doc) {
+                    committed.push_str(&format!(
+                        ", {} of {} of component {}",
+                        bytes(entry.committed),
+                        bytes(u64::from(entry.size)),
+                        entry.component
+                    ));
+                }
                 let line = format!(
                     "{}  {}  {}  {}  {committed}",
                     time(doc.changed),

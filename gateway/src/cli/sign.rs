@@ -15,14 +15,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::client::sentence;
+use super::entries::EntryArg;
 use super::error::CliError;
 use crate::image::check::{Check, CheckFault};
-use crate::image::container::{Container, ContainerError, Head, MAGIC};
+use crate::image::container::{Container, ContainerError, Head, MAGIC, Origin};
 use crate::image::hex::{HexError, Select};
 use crate::image::key;
 use crate::image::name::{ImageName, NameError};
-use crate::image::sign::{Description, SignError, sign};
-use crate::image::source::{Format, Made, make};
+use crate::image::sign::{Part, Release, SignError, sign_parts};
+use crate::image::source::{Format, make};
 
 /// A file and how it is to be signed: the arguments that `image sign` and `image add` share.
 ///
@@ -31,8 +32,17 @@ use crate::image::source::{Format, Made, make};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub struct SignArgs {
     /// The firmware: .hex and .ihex become a flat image, every other file goes unchanged
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "entry",
+        conflicts_with = "entry"
+    )]
+    pub file: Option<PathBuf>,
+    /// Instead of FILE, for several components in the order of installation: each one's firmware. Behind it
+    /// counter=N, floor=N, hardware=A..B, require=COMPONENT=SHA256, check=CHECK, raw, segment=ADDR, skip=ADDR-ADDR
+    /// may follow, with commas
+    #[arg(long, value_name = "COMPONENT=FILE[@VERSION]", conflicts_with_all = ["component", "require", "check", "raw", "segment", "skip"])]
+    pub entry: Vec<EntryArg>,
     /// The product that the image is for
     #[arg(long, value_name = "P")]
     pub product: Option<String>,
@@ -154,7 +164,7 @@ impl FromStr for Require {
 }
 
 /// An address in hexadecimal (`0x...`) or decimal digits.
-fn address(text: &str) -> Result<u32, String> {
+pub(super) fn address(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),
@@ -174,11 +184,18 @@ fn trial_awake(text: &str) -> Result<u32, String> {
 /// A signed image, and what a person should know about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// Manifest, source and payload.
+    /// Manifest, sources and payloads.
     pub container: Container,
-    /// Of Intel HEX: address of the image's first byte.
+    /// How each payload was made; nothing where the file was signed before.
+    pub flat: Vec<Flat>,
+}
+
+/// How a payload was made of Intel HEX.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flat {
+    /// Address of the image's first byte.
     pub base: Option<u32>,
-    /// Of Intel HEX: bytes that the file did not mention, filled with 0xFF.
+    /// Bytes that the file did not mention, filled with 0xFF.
     pub filled: usize,
 }
 
@@ -187,40 +204,61 @@ impl Signed {
     #[must_use]
     pub fn summary(&self, out: Option<&Path>) -> Summary {
         let head = &self.container.head;
-        let (manifest, entry) = (head.parsed(), head.entry());
+        let manifest = head.parsed();
+        let entries: Vec<EntrySummary> = manifest
+            .entries()
+            .zip(&head.origins)
+            .enumerate()
+            .map(|(place, (entry, origin))| {
+                let flat = self.flat.get(place).copied().unwrap_or_default();
+                EntrySummary {
+                    component: entry.component,
+                    version: entry.version.into(),
+                    counter: entry.counter,
+                    floor: entry.floor,
+                    hardware: [entry.hardware_min, entry.hardware_max],
+                    size: entry.size,
+                    digest: entry.sha256.to_string(),
+                    source: origin.source.name.clone(),
+                    source_format: origin.source.format.name(),
+                    source_digest: origin.source.sha256.to_string(),
+                    base: flat.base.map(|base| format!("{base:#010x}")),
+                    filled: flat.filled,
+                    check: origin.check.map(|check| check.to_string()),
+                }
+            })
+            .collect();
+        let first = entries.first().cloned().unwrap_or_default();
         Summary {
             image: head.name().to_string(),
             product: manifest.product().into(),
-            component: entry.component,
-            version: entry.version.into(),
-            counter: entry.counter,
-            floor: entry.floor,
-            hardware: [entry.hardware_min, entry.hardware_max],
-            size: entry.size,
-            digest: entry.sha256.to_string(),
+            component: first.component,
+            version: first.version,
+            counter: first.counter,
+            floor: first.floor,
+            hardware: first.hardware,
+            size: head.size(),
+            digest: first.digest,
             manifest_digest: manifest.digest().to_string(),
-            source: head.source.name.clone(),
-            source_format: head.source.format.name(),
-            source_digest: head.source.sha256.to_string(),
-            base: self.base.map(|base| format!("{base:#010x}")),
-            filled: self.filled,
+            source: first.source,
+            source_format: first.source_format,
+            source_digest: first.source_digest,
+            base: first.base,
+            filled: first.filled,
             signers: manifest
                 .signatures()
                 .map(|(signer, _)| signer.to_string())
                 .collect(),
-            check: head.check.map(|check| check.to_string()),
+            check: first.check,
+            entries,
             out: out.map(Path::to_path_buf),
         }
     }
 }
 
-/// What `image sign` reports.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// `P[/component]@V`.
-    pub image: String,
-    /// The product.
-    pub product: String,
+/// What `image sign` reports of one component.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EntrySummary {
     /// The component.
     pub component: u8,
     /// The version.
@@ -233,6 +271,70 @@ pub struct Summary {
     pub hardware: [u16; 2],
     /// Bytes of the payload.
     pub size: u32,
+    /// SHA-256 of the payload.
+    pub digest: String,
+    /// The file's name.
+    pub source: String,
+    /// `raw` or `hex`.
+    pub source_format: &'static str,
+    /// The file's SHA-256.
+    pub source_digest: String,
+    /// Of Intel HEX: address of the first byte.
+    pub base: Option<String>,
+    /// Of Intel HEX: bytes filled with 0xFF.
+    pub filled: usize,
+    /// What the payload was checked for.
+    pub check: Option<String>,
+}
+
+impl EntrySummary {
+    /// The payload's lines.
+    fn payload(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  payload   sha256 {}", self.digest)?;
+        writeln!(
+            f,
+            "  source    sha256 {}  {}",
+            self.source_digest, self.source
+        )?;
+        match &self.base {
+            Some(base) => writeln!(
+                f,
+                "  flat      from {base}, {} bytes filled with 0xFF",
+                self.filled
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// The line of its order and hardware, without an end.
+    fn order(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "  counter   {}, floor {}, hardware {}..{}",
+            self.counter, self.floor, self.hardware[0], self.hardware[1],
+        )
+    }
+}
+
+/// What `image sign` reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// `P[/component]@V`; of several components `P/1,0@2.0,1.4`.
+    pub image: String,
+    /// The product.
+    pub product: String,
+    /// The component; of several the first, whose are the other values of one component too.
+    pub component: u8,
+    /// The version.
+    pub version: String,
+    /// The counter.
+    pub counter: u64,
+    /// The lowest counter that may follow once it is confirmed.
+    pub floor: u64,
+    /// Hardware revisions, first and last.
+    pub hardware: [u16; 2],
+    /// Bytes of all payloads.
+    pub size: u64,
     /// SHA-256 of the payload.
     pub digest: String,
     /// SHA-256 of the manifest's body.
@@ -251,6 +353,8 @@ pub struct Summary {
     pub signers: Vec<String>,
     /// What the payload was checked for.
     pub check: Option<String>,
+    /// Every component, in the order of installation.
+    pub entries: Vec<EntrySummary>,
     /// The file that was written.
     pub out: Option<PathBuf>,
 }
@@ -258,31 +362,37 @@ pub struct Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}  {} bytes", self.image, self.size)?;
-        writeln!(f, "  payload   sha256 {}", self.digest)?;
-        writeln!(
-            f,
-            "  source    sha256 {}  {}",
-            self.source_digest, self.source
-        )?;
-        if let Some(base) = &self.base {
-            writeln!(
-                f,
-                "  flat      from {base}, {} bytes filled with 0xFF",
-                self.filled
-            )?;
-        }
-        writeln!(f, "  manifest  {}", self.manifest_digest)?;
-        write!(
-            f,
-            "  counter   {}, floor {}, hardware {}..{}\n  signed by {}",
-            self.counter,
-            self.floor,
-            self.hardware[0],
-            self.hardware[1],
-            self.signers.join(", ")
-        )?;
-        if let Some(check) = &self.check {
-            write!(f, "\n  check     {check} passed")?;
+        match self.entries.as_slice() {
+            [entry] => {
+                entry.payload(f)?;
+                writeln!(f, "  manifest  {}", self.manifest_digest)?;
+                entry.order(f)?;
+                write!(f, "\n  signed by {}", self.signers.join(", "))?;
+                if let Some(check) = &entry.check {
+                    write!(f, "\n  check     {check} passed")?;
+                }
+            }
+            entries => {
+                for entry in entries {
+                    writeln!(
+                        f,
+                        "component {}  {}  {} bytes",
+                        entry.component, entry.version, entry.size
+                    )?;
+                    entry.payload(f)?;
+                    entry.order(f)?;
+                    writeln!(f)?;
+                    if let Some(check) = &entry.check {
+                        writeln!(f, "  check     {check} passed")?;
+                    }
+                }
+                write!(
+                    f,
+                    "all\n  manifest  {}\n  signed by {}",
+                    self.manifest_digest,
+                    self.signers.join(", ")
+                )?;
+            }
         }
         match &self.out {
             Some(out) => write!(f, "\n  written   {}", out.display()),
@@ -319,14 +429,12 @@ pub fn run_to_file(command: &SignCommand) -> Result<Signed, CliError> {
 /// # Errors
 /// As [`run`]; exit code 2 also where a signed file comes with options of signing, 1 where it is damaged.
 pub fn load(args: &SignArgs) -> Result<Signed, CliError> {
-    let content = read(&args.file)?;
+    let Some(file) = &args.file else {
+        return run(args);
+    };
+    let content = read(file)?;
     if !content.starts_with(MAGIC) {
-        let format = if args.raw {
-            Format::Raw
-        } else {
-            Format::of(&args.file)
-        };
-        return sign_content(args, content, format, Timestamp::now());
+        return sign_contents(args, vec![(whole(args, file), content)], Timestamp::now());
     }
     let only_file = SignArgs {
         file: args.file.clone(),
@@ -334,122 +442,169 @@ pub fn load(args: &SignArgs) -> Result<Signed, CliError> {
     };
     if *args != only_file {
         return Err(
-            CliError::wrong_use(format!("{} is signed already.", args.file.display()))
+            CliError::wrong_use(format!("{} is signed already.", file.display()))
                 .hint("Leave the options of signing out, or sign the original file again."),
         );
     }
     let container = Container::parse(&content)?;
     Ok(Signed {
         container,
-        base: None,
-        filled: 0,
+        flat: Vec::new(),
     })
+}
+
+/// The one file of the command, with what its entry says.
+fn whole(args: &SignArgs, file: &Path) -> EntryArg {
+    EntryArg {
+        component: args.component.unwrap_or(0),
+        file: file.into(),
+        version: None,
+        counter: None,
+        floor: None,
+        hardware: None,
+        require: args.require.clone(),
+        check: args.check,
+        raw: args.raw,
+        segment: args.segment,
+        skip: args.skip.clone(),
+    }
 }
 
 fn run_at(args: &SignArgs, now: Timestamp) -> Result<Signed, CliError> {
-    let content = read(&args.file)?;
-    if content.starts_with(MAGIC) && !args.raw {
-        return Err(CliError::failed(
-            "signed_already",
-            format!("{} is a signed image already.", args.file.display()),
-        )
-        .hint("Sign the original file, or take this one as it is with --raw."));
-    }
-    let format = if args.raw {
-        Format::Raw
-    } else {
-        Format::of(&args.file)
+    let entries = match &args.file {
+        Some(file) => vec![whole(args, file)],
+        None => args.entry.clone(),
     };
-    sign_content(args, content, format, now)
+    let mut contents = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let content = read(&entry.file)?;
+        if content.starts_with(MAGIC) && !entry.raw {
+            let raw = if args.file.is_some() { "--raw" } else { "raw" };
+            return Err(CliError::failed(
+                "signed_already",
+                format!("{} is a signed image already.", entry.file.display()),
+            )
+            .hint(format!(
+                "Sign the original file, or take this one as it is with {raw}."
+            )));
+        }
+        contents.push((entry, content));
+    }
+    sign_contents(args, contents, now)
 }
 
-fn sign_content(
+fn sign_contents(
     args: &SignArgs,
-    content: Vec<u8>,
-    format: Format,
+    contents: Vec<(EntryArg, Vec<u8>)>,
     now: Timestamp,
 ) -> Result<Signed, CliError> {
-    let about = describe(args, now)?;
-    let select = select(args, format)?;
+    let entries: Vec<&EntryArg> = contents.iter().map(|(entry, _)| entry).collect();
+    let (release, parts) = describe(args, &entries, now)?;
+    let selects = entries
+        .iter()
+        .map(|entry| select(entry))
+        .collect::<Result<Vec<_>, _>>()?;
     let keys = read_keys(args)?;
-    let made = make(&args.file, content, format, &select)
-        .map_err(|error| hex_error(&args.file, &error))?;
-    if made.payload.is_empty() {
-        return Err(CliError::failed(
-            "empty_file",
-            format!("{} is empty.", args.file.display()),
-        ));
+    let (mut origins, mut payloads, mut flat) = (Vec::new(), Vec::new(), Vec::new());
+    for ((entry, content), (format, select)) in contents.into_iter().zip(selects) {
+        let made = make(&entry.file, content, format, &select)
+            .map_err(|error| hex_error(&entry.file, &error))?;
+        if made.payload.is_empty() {
+            return Err(CliError::failed(
+                "empty_file",
+                format!("{} is empty.", entry.file.display()),
+            ));
+        }
+        if let Some(check) = entry.check {
+            check.verify(&made.payload, made.payload.len() as u64)?;
+        }
+        origins.push(Origin {
+            source: made.source,
+            check: entry.check,
+        });
+        flat.push(Flat {
+            base: made.base,
+            filled: made.filled,
+        });
+        payloads.push(made.payload);
     }
-    finish(made, &about, &keys, args.check)
-}
-
-fn finish(
-    made: Made,
-    about: &Description,
-    keys: &[SigningKey],
-    check: Option<Check>,
-) -> Result<Signed, CliError> {
-    if let Some(check) = check {
-        check.verify(&made.payload, made.payload.len() as u64)?;
-    }
-    let manifest = sign(&made.payload, about, keys)?;
-    let head = Head {
-        manifest,
-        source: made.source,
-        check,
-    };
+    let images: Vec<(&Part, &[u8])> = parts
+        .iter()
+        .zip(payloads.iter().map(Vec::as_slice))
+        .collect();
+    let manifest = sign_parts(&release, &images, &keys)?;
+    let head = Head { manifest, origins };
     Ok(Signed {
-        container: Container {
-            head,
-            payload: made.payload,
-        },
-        base: made.base,
-        filled: made.filled,
+        container: Container { head, payloads },
+        flat,
     })
 }
 
-fn describe(args: &SignArgs, now: Timestamp) -> Result<Description, CliError> {
+/// What the manifest is to say: of all, and of each.
+fn describe(
+    args: &SignArgs,
+    entries: &[&EntryArg],
+    now: Timestamp,
+) -> Result<(Release, Vec<Part>), CliError> {
+    let without: Vec<&&EntryArg> = entries
+        .iter()
+        .filter(|entry| entry.version.is_none() && args.version.is_none())
+        .collect();
     let mut missing = Vec::new();
     if args.product.is_none() {
-        missing.push("--product P");
+        missing.push("--product P".to_owned());
     }
-    if args.version.is_none() {
-        missing.push("--version V");
+    if args.file.is_some() && !without.is_empty() {
+        missing.push("--version V".to_owned());
+    } else {
+        missing.extend(without.iter().map(|entry| {
+            let (component, file) = (entry.component, entry.file.display());
+            format!("a version for component {component} (--entry {component}={file}@VERSION)")
+        }));
     }
     if args.key.is_empty() {
-        missing.push("--key FILE");
+        missing.push("--key FILE".to_owned());
     }
-    let (Some(product), Some(version), []) = (&args.product, &args.version, missing.as_slice())
-    else {
+    let Some(product) = args.product.as_ref().filter(|_| missing.is_empty()) else {
+        let files: Vec<String> = entries
+            .iter()
+            .map(|entry| entry.file.display().to_string())
+            .collect();
         return Err(CliError::wrong_use(format!(
-            "{} is not signed yet, and signing needs {}.",
-            args.file.display(),
+            "{} {} not signed yet, and signing needs {}.",
+            files.join(" and "),
+            if files.len() == 1 { "is" } else { "are" },
             missing.join(" and ")
         )));
     };
-    let component = args.component.unwrap_or(0);
-    let name = ImageName::new(product, component, version)?;
-    // A clock before 1970 would make a counter that every board has passed.
-    let counter = match args.counter {
-        Some(counter) => counter,
-        None => u64::try_from(now.as_second())
-            .ok()
-            .filter(|seconds| *seconds > 0)
-            .ok_or_else(|| {
-                CliError::failed("clock", "This machine's clock stands before 1970.")
-                    .hint("Set the clock, or state the --counter.")
-            })?,
-    };
-    Ok(Description {
-        product: name.product,
-        version: name.version,
-        component,
-        counter,
-        floor: args.floor.unwrap_or(0),
-        hardware: args
-            .hardware
-            .clone()
-            .map_or(0..=u16::MAX, |hardware| hardware.0),
+    let mut parts = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let version = entry.version.as_ref().or(args.version.as_ref());
+        let version = version.map(String::as_str).unwrap_or_default();
+        let name = ImageName::new(product, entry.component, version)?;
+        // A clock before 1970 would make a counter that every board has passed.
+        let counter = match entry.counter.or(args.counter) {
+            Some(counter) => counter,
+            None => u64::try_from(now.as_second())
+                .ok()
+                .filter(|seconds| *seconds > 0)
+                .ok_or_else(|| {
+                    CliError::failed("clock", "This machine's clock stands before 1970.")
+                        .hint("Set the clock, or state the --counter.")
+                })?,
+        };
+        let hardware = entry.hardware.as_ref().or(args.hardware.as_ref());
+        parts.extend(name.parts.into_iter().map(|part| Part {
+            component: part.component,
+            version: part.version,
+            counter,
+            floor: entry.floor.or(args.floor).unwrap_or(0),
+            hardware: hardware.map_or(0..=u16::MAX, |hardware| hardware.0.clone()),
+            requires: entry.require.iter().map(|require| require.0).collect(),
+        }));
+    }
+    let release = Release {
+        product: product.clone(),
         devices: args.device.clone(),
         security: args.security,
         trial: TrialBudget {
@@ -457,24 +612,29 @@ fn describe(args: &SignArgs, now: Timestamp) -> Result<Description, CliError> {
             dials: args.trial_dials.unwrap_or(0),
             awake_s: args.trial_awake.unwrap_or(0),
         },
-        requires: args.require.iter().map(|require| require.0).collect(),
-    })
+    };
+    Ok((release, parts))
 }
 
-fn select(args: &SignArgs, format: Format) -> Result<Select, CliError> {
-    let select = match args.segment {
+fn select(entry: &EntryArg) -> Result<(Format, Select), CliError> {
+    let format = if entry.raw {
+        Format::Raw
+    } else {
+        Format::of(&entry.file)
+    };
+    let select = match entry.segment {
         Some(address) => Select::Segment(address),
-        None if args.skip.is_empty() => Select::Whole,
-        None => Select::Without(args.skip.iter().map(|skip| skip.0.clone()).collect()),
+        None if entry.skip.is_empty() => Select::Whole,
+        None => Select::Without(entry.skip.iter().map(|skip| skip.0.clone()).collect()),
     };
     if format == Format::Raw && select != Select::Whole {
         return Err(CliError::wrong_use(format!(
             "--segment and --skip are for Intel HEX, and {} is taken as it is.",
-            args.file.display()
+            entry.file.display()
         ))
         .hint("Intel HEX files are called .hex or .ihex."));
     }
-    Ok(select)
+    Ok((format, select))
 }
 
 fn read_keys(args: &SignArgs) -> Result<Vec<SigningKey>, CliError> {
@@ -550,10 +710,15 @@ impl From<ContainerError> for CliError {
         if let ContainerError::Check(fault) = error {
             return fault.into();
         }
+        if let ContainerError::Of { component, fault } = &error
+            && let ContainerError::Check(fault) = &**fault
+        {
+            let text = format!("Component {component}: {fault}.");
+            return Self::failed("check_failed", text).hint(fault.hint());
+        }
         let failed = Self::failed("bad_image", format!("{error}."));
         match error {
             ContainerError::NotContainer => failed.hint("Make one with `dialhome image sign`."),
-            ContainerError::SeveralImages(_) => failed,
             ContainerError::UnknownCheck(_) => failed.hint("Use a newer version of dialhome."),
             _ => failed.hint("Copy the file again, or sign the image again."),
         }

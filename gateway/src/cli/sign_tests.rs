@@ -55,7 +55,7 @@ impl Desk {
 
     fn file_only(&self, name: &str) -> SignArgs {
         SignArgs {
-            file: self.path(name),
+            file: Some(self.path(name)),
             ..SignArgs::default()
         }
     }
@@ -73,9 +73,9 @@ fn a_signed_file_reads_back_and_states_the_defaults() {
     let signed = desk.sign("fw.bin", &[]).unwrap();
     let written = fs::read(desk.path("x.dhi")).unwrap();
     assert_eq!(Container::parse(&written).unwrap(), signed.container);
-    assert_eq!(signed.container.payload, b"the firmware");
+    assert_eq!(signed.container.payloads[0], b"the firmware");
     let head = &signed.container.head;
-    let (manifest, entry) = (head.parsed(), head.entry());
+    let (manifest, entry) = (head.parsed(), head.entries()[0]);
     assert!(entry.counter >= before.unsigned_abs());
     assert_eq!((entry.component, entry.floor), (0, 0));
     assert_eq!((entry.hardware_min, entry.hardware_max), (0, u16::MAX));
@@ -152,6 +152,125 @@ fn every_option_reaches_the_manifest() {
     );
     assert_eq!(manifest.signatures().count(), 2);
     assert_eq!(signed.summary(None).image, "pump/2@1.4.0");
+}
+
+#[test]
+fn several_components_are_signed_as_one_file_in_their_order() {
+    let desk = Desk::new();
+    fs::write(desk.path("main.bin"), b"the main one's").unwrap();
+    let (child, main) = (MICROPYTHON, desk.path("main.bin"));
+    let command = |entries: &[String], more: &[&str]| {
+        let (key, out) = (desk.path("op.key"), desk.path("x.dhi"));
+        let mut words = vec!["sign", "--product", "lamp"];
+        words.extend(["--key", key.to_str().unwrap()]);
+        words.extend(["--out", out.to_str().unwrap()]);
+        for entry in entries {
+            words.extend(["--entry", entry]);
+        }
+        words.extend(more);
+        Program::try_parse_from(words).map(|program| program.command)
+    };
+    let entries = [
+        format!("1={child}@2.0,counter=20,floor=19,hardware=3..5,segment=0"),
+        format!("0={}", main.display()),
+    ];
+    let more = ["--version", "1.4", "--counter", "14", "--hardware", "1..9"];
+    let signed = run_to_file(&command(&entries, &more).unwrap()).unwrap();
+    let written = fs::read(desk.path("x.dhi")).unwrap();
+    assert_eq!(Container::parse(&written).unwrap(), signed.container);
+    let head = &signed.container.head;
+    let found: Vec<_> = head
+        .entries()
+        .iter()
+        .map(|entry| {
+            let hardware = (entry.hardware_min, entry.hardware_max);
+            (
+                entry.component,
+                entry.version,
+                entry.counter,
+                entry.floor,
+                hardware,
+            )
+        })
+        .map(|(component, version, counter, floor, hardware)| {
+            (component, version.to_owned(), counter, floor, hardware)
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            (1, "2.0".into(), 20, 19, (3, 5)),
+            (0, "1.4".into(), 14, 0, (1, 9))
+        ]
+    );
+    assert_eq!(signed.container.payloads[1], b"the main one's");
+    let summary = signed.summary(None);
+    assert_eq!(summary.image, "lamp/1,0@2.0,1.4");
+    assert_eq!(summary.entries[0].source_format, "hex");
+    assert_eq!(summary.size, signed.container.head.size());
+    let text = summary.to_string();
+    assert!(
+        text.contains("component 1  2.0") && text.contains("component 0  1.4"),
+        "{text}"
+    );
+
+    // The same file is what `image add` reads; one entry alone is a file like any other.
+    let again = SignArgs {
+        file: Some(desk.path("x.dhi")),
+        ..SignArgs::default()
+    };
+    assert_eq!(load(&again).unwrap().container, signed.container);
+    let one = run(&command(&entries[1..], &more).unwrap().sign).unwrap();
+    let alone = desk
+        .parse("main.bin", &["--counter", "14", "--hardware", "1..9"])
+        .unwrap();
+    let alone = SignArgs {
+        product: Some("lamp".into()),
+        version: Some("1.4".into()),
+        ..alone.sign
+    };
+    assert_eq!(one.container, run(&alone).unwrap().container);
+
+    let wrong = |entries: &[&str], more: &[&str]| {
+        let entries: Vec<String> = entries.iter().map(|&entry| entry.into()).collect();
+        let error = run_to_file(&command(&entries, more).unwrap()).unwrap_err();
+        assert!(error.message.ends_with('.'), "{error}");
+        (error.exit, error.to_string())
+    };
+    let main = main.to_str().unwrap();
+    let at = |component: u8, version: &str| format!("{component}={main}@{version}");
+    let (exit, text) = wrong(&[&at(1, "2"), &format!("0={main}")], &[]);
+    assert!(
+        exit == 2 && text.contains("a version for component 0 (--entry 0="),
+        "{text}"
+    );
+    let (exit, text) = wrong(&[&at(1, "2"), &at(1, "3")], &[]);
+    assert!(
+        exit == 2 && text.contains("two images for component 1"),
+        "{text}"
+    );
+    let five: Vec<String> = (0..5).map(|component| at(component, "1")).collect();
+    let five: Vec<&str> = five.iter().map(String::as_str).collect();
+    let (exit, text) = wrong(&five, &[]);
+    assert!(exit == 2 && text.contains("1 to 4 images"), "{text}");
+    let (exit, text) = wrong(&[&format!("{},segment=0", at(1, "2"))], &[]);
+    assert!(exit == 2 && text.contains("Intel HEX"), "{text}");
+    let signed = desk.path("x.dhi");
+    let (exit, text) = wrong(&[&format!("1={}@2", signed.display())], &[]);
+    assert!(exit == 1 && text.contains("signed image already"), "{text}");
+    let (exit, text) = wrong(&["1=/nowhere/x.bin@2"], &[]);
+    assert!(exit == 1 && text.contains("cannot be read"), "{text}");
+    for more in [
+        &["--component", "1"][..],
+        &["--raw"],
+        &["--check", "sdu"],
+        &["--require", "1=00"],
+        &["fw.bin"],
+        &["--entry", "1"],
+    ] {
+        assert!(command(&entries, more).is_err(), "{more:?}");
+    }
+    assert!(command(&[], &[]).is_err(), "neither FILE nor --entry");
 }
 
 #[test]
@@ -247,7 +366,7 @@ fn a_clock_before_1970_needs_a_counter() {
     assert_eq!(error.code, "clock");
     args.counter = Some(5);
     assert_eq!(
-        run_at(&args, dawn).unwrap().container.head.entry().counter,
+        run_at(&args, dawn).unwrap().container.head.entries()[0].counter,
         5
     );
 }
@@ -262,7 +381,7 @@ fn image_add_takes_both_kinds_of_file() {
     );
     // Signed on the spot.
     let args = desk.parse("fw.bin", &["--counter", "5"]).unwrap().sign;
-    assert_eq!(load(&args).unwrap().container.head.entry().counter, 5);
+    assert_eq!(load(&args).unwrap().container.head.entries()[0].counter, 5);
     // A plain file without the options of signing.
     let missing = load(&desk.file_only("fw.bin")).unwrap_err();
     assert!(
@@ -306,7 +425,7 @@ fn the_real_micropython_is_signed_once_the_far_bytes_are_decided() {
     let skip = desk
         .sign(MICROPYTHON, &["--skip", "0x100010C0-0x100010DB"])
         .unwrap();
-    assert_eq!(segment.container.payload, skip.container.payload);
+    assert_eq!(segment.container.payloads, skip.container.payloads);
     let summary = skip.summary(None);
     assert_eq!(
         (summary.size, summary.base.as_deref()),
@@ -315,5 +434,5 @@ fn the_real_micropython_is_signed_once_the_far_bytes_are_decided() {
     assert_ne!(summary.source_digest, summary.digest);
     // With --raw the text itself is the image.
     let raw = desk.sign(MICROPYTHON, &["--raw"]).unwrap();
-    assert_eq!(raw.container.payload, fs::read(MICROPYTHON).unwrap());
+    assert_eq!(raw.container.payloads[0], fs::read(MICROPYTHON).unwrap());
 }

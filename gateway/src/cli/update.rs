@@ -10,7 +10,7 @@ use super::client::{Client, segment};
 use super::error::CliError;
 use super::output::{Output, bytes, sheet, time};
 use crate::store::State;
-use crate::store::docs::UpdateDoc;
+use crate::store::docs::{UpdateDoc, UpdateEntryDoc};
 
 pub(crate) async fn run(
     command: UpdateCommand,
@@ -44,12 +44,44 @@ pub(crate) fn ended(update: &UpdateDoc) -> bool {
         .any(|state| state.is_terminal() && state.name() == update.state)
 }
 
+/// Of an update of several components, the one that is sent or checked now.
+pub(crate) fn under_way(update: &UpdateDoc) -> Option<&UpdateEntryDoc> {
+    let mut entries = update.entries.iter();
+    entries.find(|entry| update.entries.len() > 1 && entry.under_way)
+}
+
 fn describe(update: &UpdateDoc) -> String {
+    let mut text = whole(update);
+    if update.entries.len() < 2 {
+        return text;
+    }
+    for entry in &update.entries {
+        text.push_str(&format!("\ncomponent {}\n", entry.component));
+        text.push_str(&sheet(&[
+            ("  digest", Some(entry.digest.clone())),
+            (
+                "  committed",
+                Some(format!(
+                    "{} of {}",
+                    bytes(entry.committed),
+                    bytes(u64::from(entry.size))
+                )),
+            ),
+            ("  revert", entry.revert.clone()),
+        ]));
+    }
+    text
+}
+
+fn whole(update: &UpdateDoc) -> String {
     sheet(&[
         ("update", Some(update.update.clone())),
         ("device", Some(update.device.clone())),
         ("image", Some(update.image.clone())),
-        ("digest", Some(update.digest.clone())),
+        (
+            "digest",
+            (update.entries.len() < 2).then(|| update.digest.clone()),
+        ),
         ("state", Some(state(update))),
         ("detail", update.detail.clone()),
         (

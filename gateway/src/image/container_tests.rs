@@ -26,13 +26,16 @@ fn container() -> Container {
         sha256: digest(b"the hex file"),
     };
     let manifest = sign(&payload, &about, &keys).unwrap();
+    let origin = Origin {
+        source,
+        check: None,
+    };
     Container {
         head: Head {
             manifest,
-            source,
-            check: None,
+            origins: vec![origin],
         },
-        payload,
+        payloads: vec![payload],
     }
 }
 
@@ -57,7 +60,7 @@ fn the_record_of_the_store_repeats_the_manifest() {
     let container = container();
     let record = container.head.record(jiff::Timestamp::UNIX_EPOCH);
     assert_eq!(record.name, "pump/2@1.4.0");
-    assert_eq!(record.digest, digest(&container.payload).to_string());
+    assert_eq!(record.digest, digest(&container.payloads[0]).to_string());
     assert_eq!(
         record.source_digest,
         Some(digest(b"the hex file").to_string())
@@ -72,14 +75,14 @@ fn the_record_of_the_store_repeats_the_manifest() {
         (1, container.head.manifest.clone())
     );
     let mut raw = container.head;
-    raw.source.sha256 = digest(&container.payload);
+    raw.origins[0].source.sha256 = digest(&container.payloads[0]);
     assert_eq!(raw.record(jiff::Timestamp::UNIX_EPOCH).source_digest, None);
 }
 
 #[test]
 fn a_head_in_parts_needs_more_until_it_is_whole() {
     let bytes = bytes();
-    let whole = bytes.len() - container().payload.len();
+    let whole = bytes.len() - container().payloads[0].len();
     for len in 0..whole {
         assert_eq!(Head::parse(&bytes[..len]), Ok(None), "{len}");
         assert_eq!(
@@ -151,8 +154,8 @@ proptest! {
         if let Ok(read) = Container::parse(&bytes) {
             // A board checks the signatures; nothing here may hide that the body differs.
             let body_changed = read.head.manifest != container().head.manifest;
-            prop_assert!(body_changed || read.head.source != container().head.source);
-            prop_assert_eq!(read.payload, container().payload);
+            prop_assert!(body_changed || read.head.origins != container().head.origins);
+            prop_assert_eq!(read.payloads, container().payloads);
         }
     }
 
@@ -170,7 +173,7 @@ proptest! {
 fn a_check_stands_in_the_note_and_is_made_again() {
     use crate::image::check::{Check, CheckFault};
     let mut checked = container();
-    checked.head.check = Some(Check::Sdu { base: 0x2000 });
+    checked.head.origins[0].check = Some(Check::Sdu { base: 0x2000 });
     let head = checked.head.to_bytes();
     assert!(head.ends_with(b"\x0asdu:0x2000"));
     assert_eq!(
@@ -186,7 +189,7 @@ fn a_check_stands_in_the_note_and_is_made_again() {
     assert_eq!(
         Container::parse(&bytes),
         Err(ContainerError::Check(CheckFault::TooShort(
-            checked.payload.len() as u64
+            checked.payloads[0].len() as u64
         )))
     );
     let record = checked.head.record(jiff::Timestamp::UNIX_EPOCH);
@@ -205,4 +208,135 @@ fn a_check_stands_in_the_note_and_is_made_again() {
         .copy_from_slice(&u16::try_from(source).unwrap().to_be_bytes());
     empty_check.push(0);
     assert_eq!(Head::parse(&empty_check), Err(ContainerError::Source));
+}
+
+/// A file for components 1 and 0, of these payloads.
+fn several(payloads: &[&[u8]]) -> Container {
+    use crate::image::sign::{Part, Release, sign_parts};
+    let release = Release {
+        product: "lamp".into(),
+        devices: Vec::new(),
+        security: false,
+        trial: Default::default(),
+    };
+    let part = |component, version: &str, counter| Part {
+        component,
+        version: version.into(),
+        counter,
+        floor: counter - 1,
+        hardware: 0..=u16::from(component),
+        requires: Vec::new(),
+    };
+    let parts = [
+        part(1, "2.0", 20),
+        part(0, "1.4", 14),
+        part(7, "0.1", 3),
+        part(2, "9", 9),
+    ];
+    let images: Vec<_> = parts.iter().zip(payloads.iter().copied()).collect();
+    let manifest = sign_parts(&release, &images, &[SigningKey::from_bytes(&[1; 32])]).unwrap();
+    let origins = payloads.iter().map(|payload| Origin {
+        source: Source {
+            name: format!("{} bytes.bin", payload.len()),
+            format: Format::Raw,
+            size: payload.len() as u64,
+            sha256: digest(payload),
+        },
+        check: None,
+    });
+    Container {
+        head: Head {
+            manifest,
+            origins: origins.collect(),
+        },
+        payloads: payloads.iter().map(|payload| payload.to_vec()).collect(),
+    }
+}
+
+fn written(container: &Container) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    container.write(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_file_with_one_to_four_payloads_reads_back() {
+    let payloads: [&[u8]; 4] = [b"the child's", b"the main one's", b"x", b"the fourth"];
+    for count in 1..=4 {
+        let container = several(&payloads[..count]);
+        let bytes = written(&container);
+        assert_eq!(Container::parse(&bytes), Ok(container.clone()), "{count}");
+        for len in 0..container.head.to_bytes().len() {
+            assert_eq!(Head::parse(&bytes[..len]), Ok(None), "{count}: {len}");
+        }
+    }
+    let head = several(&payloads[..2]).head;
+    assert_eq!(head.name().to_string(), "lamp/1,0@2.0,1.4");
+    let record = head.record(jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!((record.size, record.component, record.counter), (25, 1, 20));
+    assert_eq!(record.digest, digest(payloads[0]).to_string());
+    let entries = record.entries();
+    assert_eq!((entries.len(), entries[1].component), (2, 0));
+    assert_eq!((entries[1].counter, entries[1].floor), (14, 13));
+    assert_eq!((entries[0].hardware, entries[1].hardware), ((0, 1), (0, 0)));
+    assert_eq!(entries[1].digest, digest(payloads[1]).to_string());
+    // One entry is kept as it always was.
+    let single = several(&payloads[..1]).head;
+    let record = single.record(jiff::Timestamp::UNIX_EPOCH);
+    assert_eq!((record.entries.len(), record.entries().len()), (0, 1));
+}
+
+#[test]
+fn a_wrong_file_of_several_payloads_names_the_component() {
+    let whole = several(&[b"the child's", b"the main one's"]);
+    let refused = |bytes: &[u8]| Container::parse(bytes).unwrap_err();
+    let bytes = written(&whole);
+    let end = bytes.len();
+    assert_eq!(refused(&bytes[..end - 14]), ContainerError::Missing(0));
+    assert_eq!(refused(&bytes[..end - 25]), ContainerError::Missing(1));
+    let of = |component, fault| ContainerError::Of {
+        component,
+        fault: Box::new(fault),
+    };
+    let cut = |found, stated| ContainerError::Size { found, stated };
+    assert_eq!(refused(&bytes[..end - 1]), of(0, cut(13, 14)));
+    assert_eq!(refused(&bytes[..end - 15]), of(1, cut(10, 11)));
+    assert_eq!(
+        refused(&[&bytes[..], b"!"].concat()),
+        ContainerError::TooLong(2)
+    );
+    for (at, component) in [(end - 1, 0), (end - 15, 1)] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        let error = refused(&damaged).to_string();
+        assert!(error.starts_with(&format!("component {component}: the payload is damaged")));
+    }
+    let swapped = Container {
+        payloads: vec![b"the main one's".to_vec(), b"the child's".to_vec()],
+        ..whole.clone()
+    };
+    let order = |component, found| ContainerError::Order { component, found };
+    assert_eq!(refused(&written(&swapped)), order(1, 0));
+    // The child's payload is not there at all.
+    let without = Container {
+        payloads: vec![b"the main one's".to_vec()],
+        ..whole.clone()
+    };
+    assert_eq!(refused(&written(&without)), order(1, 0));
+    // A block about a source too few: the first payload is taken for it.
+    let mut blocks = whole;
+    blocks.head.origins.pop();
+    assert_eq!(refused(&written(&blocks)), ContainerError::Source);
+}
+
+/// The file of `container()` by the layouts of spec/protocol.md section 6 and of this module, signed by OpenSSL: what is
+/// in the field must stay readable, and what is signed now must be readable there.
+#[test]
+fn a_file_for_one_component_has_not_changed_by_a_byte() {
+    let golden = include_str!("container_golden.hex");
+    let golden: String = golden.split_whitespace().collect();
+    let mut bytes = vec![0; golden.len() / 2];
+    assert!(dialhome_proto::id::decode_hex(&golden, &mut bytes));
+    assert_eq!(self::bytes(), bytes);
+    assert_eq!(Container::parse(&bytes), Ok(container()));
 }

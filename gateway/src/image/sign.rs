@@ -40,6 +40,36 @@ pub struct Description {
     pub requires: Vec<Required>,
 }
 
+/// What a manifest is to say of all its images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The product.
+    pub product: String,
+    /// Devices that it is for, at most 4; none: every device of the product.
+    pub devices: Vec<String>,
+    /// A security update.
+    pub security: bool,
+    /// 0 in a value: the board's default.
+    pub trial: TrialBudget,
+}
+
+/// What a manifest of one or several images is to say of one of them; as in [`Description`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The component, 0: the main one.
+    pub component: u8,
+    /// The version.
+    pub version: String,
+    /// Place in the order of images of this component.
+    pub counter: u64,
+    /// Lowest counter that may follow.
+    pub floor: u64,
+    /// Hardware revisions that it is for.
+    pub hardware: RangeInclusive<u16>,
+    /// What other components must run, at most 2.
+    pub requires: Vec<Required>,
+}
+
 /// Why a manifest or statement was not signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SignError {
@@ -65,24 +95,53 @@ pub enum SignError {
 /// # Errors
 /// [`SignError`].
 pub fn sign(image: &[u8], about: &Description, keys: &[SigningKey]) -> Result<Vec<u8>, SignError> {
-    let devices: Vec<&str> = about.devices.iter().map(String::as_str).collect();
-    let entry = EntryFields {
+    let release = Release {
+        product: about.product.clone(),
+        devices: about.devices.clone(),
+        security: about.security,
+        trial: about.trial,
+    };
+    let part = Part {
         component: about.component,
-        version: &about.version,
+        version: about.version.clone(),
         counter: about.counter,
         floor: about.floor,
-        size: u32::try_from(image.len()).map_err(|_| SignError::TooBig(image.len()))?,
-        sha256: digest(image),
-        hardware_min: *about.hardware.start(),
-        hardware_max: *about.hardware.end(),
-        requires: &about.requires,
+        hardware: about.hardware.clone(),
+        requires: about.requires.clone(),
     };
+    sign_parts(&release, &[(&part, image)], keys)
+}
+
+/// The manifest of several images, in the order of installation, signed by each of the keys.
+///
+/// # Errors
+/// [`SignError`].
+pub fn sign_parts(
+    release: &Release,
+    parts: &[(&Part, &[u8])],
+    keys: &[SigningKey],
+) -> Result<Vec<u8>, SignError> {
+    let devices: Vec<&str> = release.devices.iter().map(String::as_str).collect();
+    let mut entries = Vec::with_capacity(parts.len());
+    for (part, image) in parts {
+        entries.push(EntryFields {
+            component: part.component,
+            version: &part.version,
+            counter: part.counter,
+            floor: part.floor,
+            size: u32::try_from(image.len()).map_err(|_| SignError::TooBig(image.len()))?,
+            sha256: digest(image),
+            hardware_min: *part.hardware.start(),
+            hardware_max: *part.hardware.end(),
+            requires: &part.requires,
+        });
+    }
     let fields = ManifestFields {
-        product: &about.product,
-        flags: if about.security { FLAG_SECURITY } else { 0 },
-        trial: about.trial,
+        product: &release.product,
+        flags: if release.security { FLAG_SECURITY } else { 0 },
+        trial: release.trial,
         devices: &devices,
-        entries: &[entry],
+        entries: &entries,
     };
     let mut out = vec![0; MANIFEST_MAX];
     let body = manifest::encode_body(&fields, &mut out)?;

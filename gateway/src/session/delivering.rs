@@ -534,6 +534,7 @@ impl Delivering {
             sent: counters.sent,
             resent: counters.resent,
             sessions: self.sessions,
+            place: 0,
         }
     }
 

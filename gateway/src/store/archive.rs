@@ -63,9 +63,9 @@ impl Store {
             &mut Connection::open(&copy).map_err(|error| explain(&copy, error))?,
         )?;
         let snapshot = sqlite::open_for_reading(&copy)?;
-        let images: Vec<ImageRecord> =
-            records(&snapshot, "SELECT body FROM image ORDER BY digest", [])?;
-        let mut digests: Vec<_> = images.into_iter().map(|image| image.digest).collect();
+        let images: Vec<ImageRecord> = records(&snapshot, "SELECT body FROM image", [])?;
+        let mut digests: Vec<_> = images.iter().flat_map(ImageRecord::digests).collect();
+        digests.sort_unstable();
         digests.dedup();
         let facts = BackupFacts {
             format: FORMAT,
@@ -219,16 +219,18 @@ impl Staged {
     fn check_images(&self, db: &Connection) -> Result<(), StoreError> {
         let images: Vec<ImageRecord> = records(db, "SELECT body FROM image", [])?;
         for image in images {
-            let path = self.dir.0.join("images").join(&image.digest);
-            let digest = File::open(&path).and_then(sha256);
-            if digest.ok().is_none_or(|digest| digest != image.digest) {
-                return Err(StoreError::invalid(
-                    "bad_backup",
-                    format!(
-                        "the backup's file of image {} is missing or damaged",
-                        image.name
-                    ),
-                ));
+            for stated in image.digests() {
+                let path = self.dir.0.join("images").join(&stated);
+                let digest = File::open(&path).and_then(sha256);
+                if digest.ok().is_none_or(|digest| digest != stated) {
+                    return Err(StoreError::invalid(
+                        "bad_backup",
+                        format!(
+                            "the backup's file of image {} is missing or damaged",
+                            image.name
+                        ),
+                    ));
+                }
             }
         }
         Ok(())

@@ -13,12 +13,15 @@ pub struct UpdateDoc {
     pub update: String,
     /// The device.
     pub device: String,
-    /// The image, `P[/component]@V`.
+    /// The image, `P[/component]@V`; of several components `P/1,0@2.0,1.4`.
     pub image: String,
-    /// The component's number.
+    /// The component's number; of several the first one's.
     pub component: u8,
-    /// SHA-256 of the image, 64 hexadecimal digits.
+    /// SHA-256 of the image, 64 hexadecimal digits; of several components the first one's.
     pub digest: String,
+    /// Every component of the update, in the order of installation.
+    #[serde(default)]
+    pub entries: Vec<UpdateEntryDoc>,
     /// `queued`, `offered`, `deferred`, `accepted`, `preparing`, `transferring`, `verifying`, `staged`,
     /// `activating`, `trial`, `canceling`; `overdue` (should have ended by now; `detail` names the state below it);
     /// or an end: `confirmed`, `reverted`, `declined`, `failed`, `canceled`, `abandoned`.
@@ -28,15 +31,16 @@ pub struct UpdateDoc {
     /// More about it, in words.
     pub detail: Option<String>,
     /// Who puts the old image back if this one is bad, as the board last said before it was offered:
-    /// `swap`, `restore_copy`, `by_image` or `none`; null where it has not dialed home yet.
+    /// `swap`, `restore_copy`, `by_image` or `none`; null where it has not dialed home yet. Of several components
+    /// the weakest.
     #[serde(default)]
     pub revert: Option<String>,
-    /// What can go wrong for good, in one sentence; null where the old image comes back by itself.
+    /// What can go wrong for good, in one sentence for each component; null where the old image comes back by itself.
     #[serde(default)]
     pub warning: Option<String>,
-    /// The payload's size in bytes.
+    /// The payloads' size in bytes.
     pub size: u32,
-    /// Bytes that the board has committed.
+    /// Bytes that the board has committed, of all payloads.
     pub committed: u64,
     /// Payload bytes sent, over all sessions.
     pub sent: u64,
@@ -55,6 +59,23 @@ pub struct UpdateDoc {
     pub deadline: Timestamp,
     /// One plain sentence; null where it has ended.
     pub waiting_for: Option<String>,
+}
+
+/// One component of an update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UpdateEntryDoc {
+    /// The component's number.
+    pub component: u8,
+    /// SHA-256 of its image, 64 hexadecimal digits.
+    pub digest: String,
+    /// The payload's size in bytes.
+    pub size: u32,
+    /// Bytes that the board has committed; all of them where it runs the image already.
+    pub committed: u64,
+    /// It is the one that is sent or checked now.
+    pub under_way: bool,
+    /// Who puts the old image back, as the board last said; null where it has not dialed home yet.
+    pub revert: Option<String>,
 }
 
 /// A device, as `device show --json` prints it. Absent is null.
@@ -133,4 +154,7 @@ pub struct EventDoc {
     pub to: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// Of an update of several components, the one that it is about; otherwise absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<u8>,
 }

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::sqlite::{json, record, records, run, value};
 use super::writer::{NewEvent, Write};
-use super::{ImageRecord, Store, StoreError, devices};
+use super::{EntryRecord, ImageRecord, Store, StoreError, devices};
 
 /// What adding an image did.
 #[derive(Clone, Debug)]
@@ -33,18 +33,18 @@ impl Store {
         change_check: bool,
     ) -> Result<Added, StoreError> {
         self.change(move |write| {
-            let check_changed = keep_check(write, &image, change_check)?;
+            let check_changed = keep_checks(write, &image, change_check)?;
             if let Some(known) = find(write.db, &image.name)? {
                 let same = known.manifest_digest == image.manifest_digest
                     && known.manifest == image.manifest;
-                if same && known.check == image.check {
+                if same && checks(&known) == checks(&image) {
                     return Ok(Added {
                         image: known,
                         existed: true,
                         check_changed,
                     });
                 }
-                if known.digest != image.digest {
+                if payloads(&known) != payloads(&image) {
                     return Err(StoreError::conflict(
                         "exists",
                         format!(
@@ -91,8 +91,8 @@ impl Store {
         if change_check {
             return Ok(());
         }
-        let (name, check) = (image.name.clone(), image.check.clone());
-        self.read(move |db| has_needed_check(db, &name, check.as_deref(), WHEN_ADDING))
+        let image = image.clone();
+        self.read(move |db| has_needed_checks(db, &image, WHEN_ADDING))
             .await
     }
 
@@ -131,36 +131,63 @@ impl Store {
         .await
     }
 
-    /// Removes an image; then calls `remove_file` with the digest, if no other image has the same payload.
+    /// Keeps every file of images in its place until what it returns is dropped: for who has written one, and not
+    /// added its image yet.
+    pub async fn keep_files(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.0.files.read().await
+    }
+
+    /// Removes an image; then calls `remove_file` with the digest of each payload that no other image has.
     ///
     /// # Errors
     /// `NotFound`, or `Conflict` while an open update needs it.
     pub async fn remove_image(
         &self,
         name: &str,
-        remove_file: impl FnOnce(&str) + Send,
+        remove_file: impl Fn(&str) + Send,
     ) -> Result<(), StoreError> {
         let name = name.to_owned();
         let _no_backup = self.0.files.write().await;
-        let orphan = self
+        let orphans = self
             .change(move |write| {
                 let image =
                     find(write.db, &name)?.ok_or_else(|| StoreError::not_found("image", &name))?;
                 in_use(write.db, &name)?;
                 run(write.db, "DELETE FROM image WHERE name = ?1", [&name])?;
-                let other = value::<i64>(
-                    write.db,
-                    "SELECT 1 FROM image WHERE digest = ?1 LIMIT 1",
-                    [&image.digest],
-                )?;
-                Ok(other.is_none().then_some(image.digest))
+                let mut orphans = Vec::new();
+                for digest in image.digests() {
+                    if !is_used(write.db, &digest)? {
+                        orphans.push(digest);
+                    }
+                }
+                Ok(orphans)
             })
             .await?;
-        if let Some(digest) = orphan {
+        for digest in orphans {
             remove_file(&digest);
         }
         Ok(())
     }
+}
+
+/// The digest of each payload, in order.
+fn payloads(image: &ImageRecord) -> Vec<String> {
+    let entries = image.entries().into_iter();
+    entries.map(|entry| entry.digest).collect()
+}
+
+/// What each payload was checked for.
+fn checks(image: &ImageRecord) -> Vec<Option<String>> {
+    let entries = image.entries().into_iter();
+    entries.map(|entry| entry.check).collect()
+}
+
+/// Whether an image has this payload, alone or among others.
+fn is_used(db: &Connection, digest: &str) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM image WHERE digest = ?1
+               UNION ALL SELECT 1 FROM image, json_each(image.body, '$.entries') AS entry
+               WHERE entry.value ->> '$.digest' = ?1 LIMIT 1";
+    Ok(value::<i64>(db, sql, [digest])?.is_some())
 }
 
 /// What to do about an image without its check that was to be added.
@@ -169,86 +196,118 @@ const WHEN_ADDING: &str =
 /// The same, of one that was to be pushed.
 pub(super) const WHEN_PUSHING: &str = "Push an image that has it; or, if the boards have changed, add this one again with --change-check.";
 
-/// Product and component: `P` or `P/component`.
-fn family(name: &str) -> &str {
-    name.split_once('@').map_or(name, |(family, _)| family)
+/// Product and component, as images of this one component are called: `P` or `P/component`.
+fn family(product: &str, component: u8) -> String {
+    match component {
+        0 => product.to_owned(),
+        component => format!("{product}/{component}"),
+    }
 }
 
-/// The key of what images of this product and component must be checked for.
-fn check_key(name: &str) -> String {
-    format!("check:{}", family(name))
-}
-
-fn needed_check(db: &Connection, name: &str) -> Result<Option<String>, StoreError> {
+fn needed_check(db: &Connection, family: &str) -> Result<Option<String>, StoreError> {
     value(
         db,
         "SELECT value FROM meta WHERE key = ?1",
-        [check_key(name)],
+        [format!("check:{family}")],
     )
 }
 
-/// Refuses an image that has not the check that its product and component need.
-pub(super) fn has_needed_check(
+/// Refuses an image of which a component has not the check that its product and component need.
+pub(super) fn has_needed_checks(
     db: &Connection,
-    name: &str,
-    check: Option<&str>,
+    image: &ImageRecord,
     hint: &str,
 ) -> Result<(), StoreError> {
-    let Some(needed) = needed_check(db, name)?.filter(|needed| Some(&**needed) != check) else {
+    for entry in image.entries() {
+        has_needed_check(db, image, &entry, hint)?;
+    }
+    Ok(())
+}
+
+fn has_needed_check(
+    db: &Connection,
+    image: &ImageRecord,
+    entry: &EntryRecord,
+    hint: &str,
+) -> Result<(), StoreError> {
+    let family = family(&image.product, entry.component);
+    let check = entry.check.as_deref();
+    let Some(needed) = needed_check(db, &family)?.filter(|needed| Some(&**needed) != check) else {
         return Ok(());
     };
     let has = check.map_or_else(
         || "no check".to_owned(),
         |check| format!("the check {check}"),
     );
+    let of = if image.entries.is_empty() {
+        String::new()
+    } else {
+        format!(" for component {}", entry.component)
+    };
     Err(StoreError::conflict(
         "check_missing",
         format!(
-            "{name} has {has}, and images of {} need {needed}",
-            family(name)
+            "{} has {has}{of}, and images of {family} need {needed}",
+            image.name
         ),
         hint,
     ))
 }
 
-/// Keeps the image's check for its product and component; true where it is another than before.
-fn keep_check(
+/// Keeps the image's checks for its product and components; true where one is another than before.
+fn keep_checks(
     write: &mut Write<'_>,
     image: &ImageRecord,
     change: bool,
 ) -> Result<bool, StoreError> {
-    let check = image.check.as_deref();
-    if needed_check(write.db, &image.name)?.as_deref() == check {
+    let mut changed = false;
+    for entry in image.entries() {
+        changed |= keep_check(write, image, &entry, change)?;
+    }
+    Ok(changed)
+}
+
+fn keep_check(
+    write: &mut Write<'_>,
+    image: &ImageRecord,
+    entry: &EntryRecord,
+    change: bool,
+) -> Result<bool, StoreError> {
+    let family = family(&image.product, entry.component);
+    let check = entry.check.as_deref();
+    if needed_check(write.db, &family)?.as_deref() == check {
         return Ok(false);
     }
     if !change {
-        has_needed_check(write.db, &image.name, check, WHEN_ADDING)?;
+        has_needed_check(write.db, image, entry, WHEN_ADDING)?;
     }
-    let key = check_key(&image.name);
+    let key = format!("check:{family}");
     let Some(check) = check else {
         run(write.db, "DELETE FROM meta WHERE key = ?1", [&key])?;
         return Ok(true);
     };
     // What is open was pushed before the check was needed, and would be offered without it.
-    let sql = "SELECT update_intent.id || ' of device ' || update_intent.device || ' to ' || image.name FROM update_state
+    let sql = "SELECT DISTINCT image.body FROM update_state
                JOIN update_intent ON update_intent.id = update_state.id JOIN image ON image.name = update_intent.image
-               WHERE update_state.open = 1 AND substr(image.name, 1, ?1) = ?2 AND image.name <> ?3
-               AND json_extract(image.body, '$.check') IS NOT ?4 LIMIT 1";
-    let family = format!("{}@", family(&image.name));
-    let open: Option<String> = value(
-        write.db,
-        sql,
-        (
-            i64::try_from(family.len()).unwrap_or(i64::MAX),
-            &family,
-            &image.name,
-            check,
-        ),
-    )?;
-    if let Some(open) = open {
+               WHERE update_state.open = 1 AND image.body ->> '$.product' = ?1 AND image.name <> ?2";
+    let open: Vec<ImageRecord> = records(write.db, sql, (&image.product, &image.name))?;
+    let without = open.iter().find(|open| {
+        let mut entries = open.entries().into_iter();
+        entries.any(|other| {
+            other.component == entry.component && other.check.as_deref() != Some(check)
+        })
+    });
+    if let Some(without) = without {
+        let sql = "SELECT update_intent.id || ' of device ' || update_intent.device || ' to ' || image FROM update_state
+                   JOIN update_intent ON update_intent.id = update_state.id
+                   WHERE update_state.open = 1 AND image = ?1 LIMIT 1";
+        let open: Option<String> = value(write.db, sql, [&without.name])?;
         return Err(StoreError::conflict(
             "update_open",
-            format!("update {open} has not ended, and its image has not the check {check}"),
+            format!(
+                "update {} has not ended, and its image has not the check {check}",
+                open.as_deref().unwrap_or(&without.name)
+            ),
             "Wait for it or cancel it, then add this image again.",
         ));
     }

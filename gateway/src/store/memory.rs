@@ -279,6 +279,7 @@ impl Memory {
                 from: None,
                 to: Some(counters.committed.to_string()),
                 reason: None,
+                component: None,
             }));
         }
     }

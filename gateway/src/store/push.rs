@@ -1,5 +1,6 @@
 //! A push: what an operator asks of a device becomes an update, joins one, or is refused with reasons.
 
+use dialhome_proto::code::Revert;
 use dialhome_proto::manifest::Manifest;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::Connection;
@@ -11,8 +12,8 @@ use super::updates::{
 };
 use super::writer::Write;
 use super::{
-    Change, Counters, Device, ImageRecord, State, Store, StoreError, UpdateIntent, UpdateState,
-    devices, images, session, trust,
+    Change, Counters, Device, ImageRecord, IntentEntry, State, Store, StoreError, UpdateIntent,
+    UpdateState, devices, images, session, trust,
 };
 
 /// Longest deadline of a push, in seconds (a year).
@@ -59,12 +60,7 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
     let image = images::find(write.db, &push.image)?
         .ok_or_else(|| StoreError::not_found("image", &push.image))?;
     is_for(&device, &image)?;
-    images::has_needed_check(
-        write.db,
-        &image.name,
-        image.check.as_deref(),
-        images::WHEN_PUSHING,
-    )?;
+    images::has_needed_checks(write.db, &image, images::WHEN_PUSHING)?;
     let mut open = open_ids(write.db, &device.id)?
         .into_iter()
         .map(|id| both(write.db, &id))
@@ -112,6 +108,15 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         deadline: write.now.checked_add(deadline).unwrap_or(Timestamp::MAX),
         downgrade: push.downgrade,
         max_bytes: push.max_bytes.unwrap_or_else(|| 3 * u64::from(image.size)),
+        entries: image
+            .entries
+            .iter()
+            .map(|entry| IntentEntry {
+                component: entry.component,
+                digest: entry.digest.clone(),
+                size: entry.size,
+            })
+            .collect(),
         cancel_requested: None,
         abandoned: None,
         replaced_by: None,
@@ -138,11 +143,17 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         stored.replaced_by = Some(intent.update.clone());
         put_intent(write.db, &stored)?;
     }
+    let reverts = reverts(write.db, &intent)?;
     let mut state = UpdateState {
         state: State::Queued,
         reason: None,
         detail: None,
-        revert: revert(write.db, &intent)?,
+        revert: weakest(&reverts),
+        reverts: if intent.entries.is_empty() {
+            Vec::new()
+        } else {
+            reverts
+        },
         counters: Counters::default(),
         changed: write.now,
         heard: false,
@@ -152,10 +163,15 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
     };
     put_intent(write.db, &intent)?;
     put_state(write, &intent, None, &state)?;
-    event(write, &intent, None, "queued", None)?;
+    event(write, &intent, None, "queued", None, None)?;
     if runs(write.db, &intent)? {
         state = both(write.db, &intent.update)?.1;
-        state.detail = Some("the board already runs this image: nothing was sent".into());
+        let these = if intent.entries.is_empty() {
+            "this image"
+        } else {
+            "these images"
+        };
+        state.detail = Some(format!("the board already runs {these}: nothing was sent"));
         put_state(write, &intent, Some(outcome(&state)), &state)?;
         let (intent, state) = apply(
             write,
@@ -215,28 +231,46 @@ fn is_for(device: &Device, image: &ImageRecord) -> Result<(), StoreError> {
     }
 }
 
-/// What the board's last Hello said it can do about a bad image of this component.
-pub(super) fn revert(db: &Connection, intent: &UpdateIntent) -> Result<Option<String>, StoreError> {
-    let hello = session::last_hello(db, &intent.device)?;
-    Ok(hello.and_then(|hello| {
-        let found = hello
-            .components
-            .into_iter()
-            .find(|component| component.component == intent.component);
-        found.map(|component| component.revert)
-    }))
+/// What the board's last Hello said it can do about a bad image, for each component of the update.
+pub(super) fn reverts(
+    db: &Connection,
+    intent: &UpdateIntent,
+) -> Result<Vec<Option<String>>, StoreError> {
+    let components = session::last_hello(db, &intent.device)?
+        .map(|hello| hello.components)
+        .unwrap_or_default();
+    let reverts = intent.entries().into_iter().map(|entry| {
+        let mut known = components.iter();
+        let found = known.find(|component| component.component == entry.component);
+        found.map(|component| component.revert.clone())
+    });
+    Ok(reverts.collect())
 }
 
-/// The board is connected, and its word is that it runs this very image, and not on trial. Of a board that
+/// The one of them that promises least.
+pub(super) fn weakest(reverts: &[Option<String>]) -> Option<String> {
+    let rank = |revert: &str| match Revert::from_name(revert) {
+        Some(Revert::NONE) => 0,
+        Some(Revert::BY_IMAGE) => 1,
+        Some(Revert::RESTORE_COPY) => 2,
+        _ => 3,
+    };
+    let known = reverts.iter().flatten();
+    known.min_by_key(|revert| rank(revert)).cloned()
+}
+
+/// The board is connected, and its word is that it runs these very images, and none on trial. Of a board that
 /// is away nobody knows: it is asked when it dials home.
 fn runs(db: &Connection, intent: &UpdateIntent) -> Result<bool, StoreError> {
     let state = session::state(db, &intent.device)?.filter(|state| state.connected);
     let hello = state.and_then(|state| state.hello);
     Ok(hello.is_some_and(|hello| {
-        hello.components.iter().any(|component| {
-            component.component == intent.component
-                && component.trial.is_none()
-                && component.digest.as_deref() == Some(intent.digest.as_str())
+        intent.entries().iter().all(|entry| {
+            hello.components.iter().any(|component| {
+                component.component == entry.component
+                    && component.trial.is_none()
+                    && component.digest.as_deref() == Some(entry.digest.as_str())
+            })
         })
     }))
 }

@@ -43,6 +43,7 @@ fn intent(update: &str) -> UpdateIntent {
         deadline: jiff::Timestamp::MAX,
         downgrade: false,
         max_bytes: 3000,
+        entries: Vec::new(),
         cancel_requested: None,
         abandoned: None,
         replaced_by: None,
@@ -56,6 +57,7 @@ fn queue(write: &mut Write<'_>, update: &str) -> Result<(), StoreError> {
         reason: None,
         detail: None,
         revert: None,
+        reverts: Vec::new(),
         counters: Counters::default(),
         changed: now(),
         heard: false,
@@ -223,6 +225,7 @@ async fn updates_are_counted_as_they_are_stored_also_after_a_restart() {
         sent: 500,
         resent: 0,
         sessions: 1,
+        place: 0,
     };
     store.progress(&board(), first, counters);
     store.flush().await.unwrap();

@@ -306,6 +306,10 @@ pub struct UpdateIntent {
     pub downgrade: bool,
     /// Payload bytes that may be sent before the update pauses.
     pub max_bytes: u64,
+    /// Of an update of several components, all of them in order, `component` and `digest` above being those of
+    /// the first, and `size` that of the whole; otherwise empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<IntentEntry>,
     /// The operator has asked to cancel.
     #[serde(default)]
     pub cancel_requested: Option<Timestamp>,
@@ -317,7 +321,31 @@ pub struct UpdateIntent {
     pub replaced_by: Option<String>,
 }
 
+/// One component of an update.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntentEntry {
+    /// The component.
+    pub component: u8,
+    /// SHA-256 of its payload, 64 hexadecimal digits.
+    pub digest: String,
+    /// Its payload's size in bytes.
+    pub size: u32,
+}
+
 impl UpdateIntent {
+    /// The components, one to four, in the order of installation.
+    #[must_use]
+    pub fn entries(&self) -> Vec<IntentEntry> {
+        if !self.entries.is_empty() {
+            return self.entries.clone();
+        }
+        vec![IntentEntry {
+            component: self.component,
+            digest: self.digest.clone(),
+            size: self.size,
+        }]
+    }
+
     /// The id as the wire has it.
     #[must_use]
     pub fn id(&self) -> UpdateId {
@@ -337,6 +365,17 @@ pub struct Counters {
     pub resent: u64,
     /// Sessions that took part.
     pub sessions: u32,
+    /// Of an update of several components, the place of the one that is under way.
+    #[serde(skip_serializing_if = "is_first")]
+    pub place: u8,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+const fn is_first(place: &u8) -> bool {
+    *place == 0
 }
 
 /// The `update_state` record. Its one writer is the gateway of the device's session.
@@ -350,9 +389,13 @@ pub struct UpdateState {
     /// More about it, in words.
     #[serde(default)]
     pub detail: Option<String>,
-    /// What the board's last Hello before the offer said of `revert`; none where there was no Hello yet.
+    /// What the board's last Hello before the offer said of `revert`; none where there was no Hello yet. Of several
+    /// components the weakest.
     #[serde(default)]
     pub revert: Option<String>,
+    /// Of an update of several components, the same for each of them in order; otherwise empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reverts: Vec<Option<String>>,
     /// What was moved.
     #[serde(default)]
     pub counters: Counters,
@@ -399,7 +442,8 @@ pub struct ImageRecord {
     pub name: String,
     /// The product.
     pub product: String,
-    /// The component.
+    /// The component; of several the first, and so are the fields up to `digest`, `source_digest`, and `counter`
+    /// to `hardware` and `check`.
     pub component: u8,
     /// The version text.
     pub version: String,
@@ -410,7 +454,7 @@ pub struct ImageRecord {
     /// SHA-256 of the file that it was made from, where that is not the payload.
     #[serde(default)]
     pub source_digest: Option<String>,
-    /// The payload's size in bytes.
+    /// The size of all payloads together, in bytes.
     pub size: u32,
     /// The counter.
     pub counter: u64,
@@ -426,11 +470,73 @@ pub struct ImageRecord {
     /// What the payload was checked for when it was added, as in `sdu:0x2000`.
     #[serde(default)]
     pub check: Option<String>,
+    /// Of an image for several components, all of them in the order of installation; otherwise empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<EntryRecord>,
     /// The manifest, signatures included.
     #[serde(with = "hex_bytes")]
     pub manifest: Vec<u8>,
     /// When it was added.
     pub added: Timestamp,
+}
+
+/// One component of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRecord {
+    /// The component.
+    pub component: u8,
+    /// The version text.
+    pub version: String,
+    /// SHA-256 of the payload, 64 hexadecimal digits: the name of its file.
+    pub digest: String,
+    /// SHA-256 of the file that it was made from, where that is not the payload.
+    #[serde(default)]
+    pub source_digest: Option<String>,
+    /// The payload's size in bytes.
+    pub size: u32,
+    /// The counter.
+    pub counter: u64,
+    /// The lowest counter that may follow it.
+    pub floor: u64,
+    /// Hardware revisions that it is for, first and last.
+    pub hardware: (u16, u16),
+    /// What the payload was checked for when it was added.
+    #[serde(default)]
+    pub check: Option<String>,
+}
+
+impl ImageRecord {
+    /// The components, one to four, in the order of installation.
+    #[must_use]
+    pub fn entries(&self) -> Vec<EntryRecord> {
+        if !self.entries.is_empty() {
+            return self.entries.clone();
+        }
+        vec![EntryRecord {
+            component: self.component,
+            version: self.version.clone(),
+            digest: self.digest.clone(),
+            source_digest: self.source_digest.clone(),
+            size: self.size,
+            counter: self.counter,
+            floor: self.floor,
+            hardware: self.hardware,
+            check: self.check.clone(),
+        }]
+    }
+
+    /// The digests of the payloads, each once.
+    #[must_use]
+    pub fn digests(&self) -> Vec<String> {
+        let mut digests: Vec<_> = self
+            .entries()
+            .into_iter()
+            .map(|entry| entry.digest)
+            .collect();
+        digests.sort_unstable();
+        digests.dedup();
+        digests
+    }
 }
 
 /// An update that has not ended, with what a delivery needs.

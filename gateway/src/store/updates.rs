@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dialhome_proto::id::UpdateId;
 use rusqlite::Connection;
 
-use super::docs::UpdateDoc;
+use super::docs::{UpdateDoc, UpdateEntryDoc};
 use super::memory::{Memory, Outcome};
 use super::sqlite::{json, parse, record, records, row, run};
 use super::writer::{NewEvent, Write};
@@ -289,7 +289,12 @@ pub(super) fn apply(
         after_the_end(write, &intent, &mut state, change)?;
         return Ok((intent, state));
     }
-    let before = (state.state, shown(&state), state.paused);
+    let before = (
+        state.state,
+        shown(&state),
+        state.paused,
+        state.counters.place,
+    );
     let was = outcome(&state);
     state.counters = change
         .counters
@@ -305,7 +310,11 @@ pub(super) fn apply(
         }
         if next == State::Offered {
             // A board that was away may have changed since the push.
-            state.revert = push::revert(write.db, &intent)?;
+            let reverts = push::reverts(write.db, &intent)?;
+            state.revert = push::weakest(&reverts);
+            if !intent.entries.is_empty() {
+                state.reverts = reverts;
+            }
         }
         state.state = next;
         state.heard |= !matches!(next, State::Queued | State::Canceled);
@@ -325,7 +334,13 @@ pub(super) fn apply(
         });
     }
     state.paused = !state.state.is_terminal() && change.paused.unwrap_or(state.paused);
-    let changed = before != (state.state, shown(&state), state.paused);
+    let changed = before
+        != (
+            state.state,
+            shown(&state),
+            state.paused,
+            state.counters.place,
+        );
     if changed {
         state.changed = write.now;
     }
@@ -346,7 +361,15 @@ pub(super) fn apply(
         } else {
             reason
         };
-        event(write, &intent, Some(before.1), to, reason.as_deref())?;
+        let component = under_way(&intent, &state);
+        event(
+            write,
+            &intent,
+            Some(before.1),
+            to,
+            reason.as_deref(),
+            component,
+        )?;
     }
     if state.state.is_terminal() {
         write.touch(&intent.device);
@@ -387,6 +410,7 @@ fn after_the_end(
             Some(state.state.name()),
             stated.name(),
             Some("stated_after_the_end"),
+            None,
         )?;
     }
     Ok(())
@@ -398,6 +422,7 @@ pub(super) fn event(
     from: Option<&str>,
     to: &str,
     reason: Option<&str>,
+    component: Option<u8>,
 ) -> Result<(), StoreError> {
     write.event(NewEvent {
         kind: "update.state",
@@ -406,6 +431,7 @@ pub(super) fn event(
         from,
         to: Some(to),
         reason,
+        component,
     })
 }
 
@@ -519,6 +545,48 @@ fn shown(state: &UpdateState) -> &'static str {
     }
 }
 
+/// The component of several that is sent or checked now; none where the update has one, or is about the whole.
+fn under_way(intent: &UpdateIntent, state: &UpdateState) -> Option<u8> {
+    let of_one = matches!(
+        state.state,
+        State::Offered
+            | State::Deferred
+            | State::Accepted
+            | State::Preparing
+            | State::Transferring
+            | State::Verifying
+            | State::Declined
+    );
+    let entry = intent.entries.get(usize::from(state.counters.place));
+    entry.filter(|_| of_one).map(|entry| entry.component)
+}
+
+/// The update's components with how far each is. They are sent one after another, and what the board runs
+/// already counts as committed.
+fn entries(intent: &UpdateIntent, state: &UpdateState) -> Vec<UpdateEntryDoc> {
+    let mut left = state.counters.committed;
+    let under_way = under_way(intent, state);
+    let entries = intent.entries().into_iter().enumerate();
+    entries
+        .map(|(at, entry)| {
+            let committed = left.min(u64::from(entry.size));
+            left -= committed;
+            UpdateEntryDoc {
+                component: entry.component,
+                digest: entry.digest,
+                size: entry.size,
+                committed,
+                under_way: under_way == Some(entry.component),
+                revert: if intent.entries.is_empty() {
+                    state.revert.clone()
+                } else {
+                    state.reverts.get(at).cloned().flatten()
+                },
+            }
+        })
+        .collect()
+}
+
 /// The update's document, without what it waits for.
 pub(super) fn doc(intent: &UpdateIntent, state: &UpdateState) -> UpdateDoc {
     let mut detail: Vec<String> = state.detail.iter().cloned().collect();
@@ -557,6 +625,7 @@ pub(super) fn doc(intent: &UpdateIntent, state: &UpdateState) -> UpdateDoc {
         image: intent.image.clone(),
         component: intent.component,
         digest: intent.digest.clone(),
+        entries: entries(intent, state),
         state: shown(state).into(),
         reason,
         revert: state.revert.clone(),

@@ -114,6 +114,7 @@ impl Write<'_> {
             from: event.from.map(Into::into),
             to: event.to.map(Into::into),
             reason: event.reason.map(Into::into),
+            component: event.component,
         };
         run(
             self.db,
@@ -174,6 +175,7 @@ pub(crate) struct NewEvent<'a> {
     pub(crate) from: Option<&'a str>,
     pub(crate) to: Option<&'a str>,
     pub(crate) reason: Option<&'a str>,
+    pub(crate) component: Option<u8>,
 }
 
 /// The way to the writer's thread.

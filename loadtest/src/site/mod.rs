@@ -6,7 +6,7 @@ pub mod gateway;
 pub mod leash;
 
 use crate::Error;
-use dialhome_gateway::image::container::Head;
+use dialhome_gateway::image::container::{Head, Origin};
 use dialhome_gateway::image::sign::{Description, sign};
 use dialhome_gateway::image::source::{self, Format, Source};
 use dialhome_gateway::image::store::ImageStore;
@@ -124,10 +124,13 @@ impl Site {
             size: image.len() as u64,
             sha256: source::digest(image),
         };
-        let head = Head {
-            manifest,
+        let origin = Origin {
             source,
             check: None,
+        };
+        let head = Head {
+            manifest,
+            origins: vec![origin],
         };
         ImageStore::open(&self.data())
             .and_then(|images| images.put(image))
