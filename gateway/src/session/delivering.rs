@@ -27,14 +27,15 @@ pub(super) struct Delivering {
     pub(super) delivery: Delivery,
     pub(super) update: UpdateId,
     open: OpenUpdate,
-    image: Arc<Image>,
+    /// The images of the plan's parts, in its order.
+    images: Vec<Arc<Image>>,
     /// Sessions that took part, this one included.
     sessions: u32,
     /// What a Report said beside its state, until it is recorded.
     pub(super) stated: Option<String>,
     paused: bool,
-    /// The piece of the image that chunks are taken from, and its number.
-    piece: Option<(u32, Arc<Piece>)>,
+    /// The piece of an image that chunks are taken from: which part's it is, and its number.
+    piece: Option<((u8, u32), Arc<Piece>)>,
     /// A chunk that lies in two pieces.
     across: Vec<u8>,
     /// Its place among the transfers that run, and what it may send where rates are limited.
@@ -129,26 +130,22 @@ impl Running {
 
     async fn start_delivery(&mut self, open: OpenUpdate, held: bool) -> Result<(), End> {
         let update = open.intent.id();
-        let digest = Digest::from_hex(&open.intent.digest);
-        let manifest = Digest::from_hex(&open.intent.manifest_digest);
-        let (Some(image_digest), Some(manifest)) = (digest, manifest) else {
+        let Some(plan) = plan(&open) else {
             return Err(End::Closed(CloseCode::INTERNAL));
-        };
-        let part = Part {
-            component: open.intent.component,
-            image: image_digest,
-            size: open.intent.size,
-        };
-        let plan = Plan {
-            update,
-            manifest,
-            parts: [part].into_iter().collect(),
-            downgrade: open.intent.downgrade,
         };
         let components = self.board.components();
         let standing = Standing::of(&plan, &components);
         if standing == Standing::Missing {
-            let change = Change::to(State::Declined).because(Reason::WRONG_COMPONENT.to_string());
+            let mut change =
+                Change::to(State::Declined).because(Reason::WRONG_COMPONENT.to_string());
+            let missing = plan.parts.iter().find(|part| {
+                let number = part.component;
+                components.iter().all(|known| known.component != number)
+            });
+            if let Some(part) = missing.filter(|_| plan.parts.len() > 1) {
+                let number = part.component;
+                change.detail = Some(format!("the board has no component {number}"));
+            }
             return self.record(update, change).await;
         }
         let known = open.state.counters;
@@ -168,19 +165,23 @@ impl Running {
         } else {
             self.leave_turns();
         }
-        let image = if let Some(image) = self.gateway.images.get_open(&image_digest) {
-            image
-        } else {
-            let images = Arc::clone(&self.gateway.images);
-            match tokio::task::spawn_blocking(move || images.get(&image_digest)).await {
-                Ok(Ok(image)) => image,
+        let mut images = Vec::with_capacity(plan.parts.len());
+        for part in &plan.parts {
+            let digest = part.image;
+            if let Some(image) = self.gateway.images.get_open(&digest) {
+                images.push(image);
+                continue;
+            }
+            let store = Arc::clone(&self.gateway.images);
+            match tokio::task::spawn_blocking(move || store.get(&digest)).await {
+                Ok(Ok(image)) => images.push(image),
                 Ok(Err(error)) => {
                     tracing::error!(update = %update, %error, "the image of an update cannot be read; add it again");
                     return Ok(());
                 }
                 Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
             }
-        };
+        }
         let counters = gateway::Counters {
             committed: known.committed,
             sent: known.sent,
@@ -204,7 +205,7 @@ impl Running {
         self.delivering = Some(Box::new(Delivering {
             delivery,
             update,
-            image,
+            images,
             sessions: known.sessions + 1,
             stated: None,
             paused: open.state.paused,
@@ -308,7 +309,9 @@ impl Running {
             match command {
                 Command::Record(record) => self.record_state(record).await?,
                 Command::SendChunk(range) => self.send_chunk(range).await?,
-                Command::CheckPrefix { len, digest, .. } => self.check_prefix(len, digest).await?,
+                Command::CheckPrefix { part, len, digest } => {
+                    self.check_prefix(part, len, digest).await?;
+                }
                 Command::SendOffer { part, flags } => {
                     let Some(of) = delivering.delivery.plan().part(part) else {
                         return Err(End::Closed(CloseCode::INTERNAL));
@@ -354,11 +357,11 @@ impl Running {
                 .as_ref()
                 .is_some_and(|delivering| delivering.delivery.has_ended())
             {
-                let component = self
-                    .delivering
-                    .as_ref()
-                    .map_or(0, |delivering| delivering.open.intent.component);
-                self.board.end_trial(component);
+                if let Some(delivering) = &self.delivering {
+                    for part in &delivering.delivery.plan().parts {
+                        self.board.end_trial(part.component);
+                    }
+                }
                 self.drop_delivery();
                 // Another update may have waited behind this one.
                 self.handle.tell();
@@ -474,11 +477,14 @@ impl Running {
         }
     }
 
-    async fn check_prefix(&mut self, len: u32, digest: Digest) -> Result<(), End> {
+    async fn check_prefix(&mut self, part: u8, len: u32, digest: Digest) -> Result<(), End> {
         let Some(delivering) = &self.delivering else {
             return Ok(());
         };
-        let (image, update) = (Arc::clone(&delivering.image), delivering.update);
+        let Some(image) = delivering.images.get(usize::from(part)) else {
+            return Err(End::Closed(CloseCode::INTERNAL));
+        };
+        let (image, update) = (Arc::clone(image), delivering.update);
         let ours = match len {
             0 => Ok(Ok(source::digest(&[]))),
             _ => tokio::task::spawn_blocking(move || image.prefix_digest(len)).await,
@@ -492,9 +498,9 @@ impl Running {
             Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
         };
         if matches {
-            tracing::info!(device = %self.key.device, %update, len, "the board's bytes are the image's: it goes on");
+            tracing::info!(device = %self.key.device, %update, part, len, "the board's bytes are the image's: it goes on");
         } else {
-            tracing::warn!(device = %self.key.device, %update, len, "the board's bytes are not the image's: it starts over");
+            tracing::warn!(device = %self.key.device, %update, part, len, "the board's bytes are not the image's: it starts over");
         }
         let Some(delivering) = &mut self.delivering else {
             return Ok(());
@@ -507,21 +513,42 @@ impl Running {
     }
 }
 
+/// What is to be delivered; none where the record is not sound.
+fn plan(open: &OpenUpdate) -> Option<Plan> {
+    let entries = open.intent.entries().into_iter();
+    let parts = entries.map(|entry| {
+        Some(Part {
+            component: entry.component,
+            image: Digest::from_hex(&entry.digest)?,
+            size: entry.size,
+        })
+    });
+    Some(Plan {
+        update: open.intent.id(),
+        manifest: Digest::from_hex(&open.intent.manifest_digest)?,
+        parts: parts.collect::<Option<_>>()?,
+        downgrade: open.intent.downgrade,
+    })
+}
+
 impl Delivering {
     /// The image's bytes of a chunk, and their CRC.
     fn read(&mut self, range: ChunkRange) -> io::Result<(&[u8], u32)> {
+        let image = self.images.get(usize::from(range.part));
+        let image = image.ok_or(io::ErrorKind::UnexpectedEof)?;
         let (number, from) = (range.offset / PIECE, (range.offset % PIECE) as usize);
         let len = range.len as usize;
         if from + len > PIECE as usize {
             self.across.resize(len, 0);
-            self.image.read_at(range.offset, &mut self.across)?;
+            image.read_at(range.offset, &mut self.across)?;
             return Ok((&self.across, crc32fast::hash(&self.across)));
         }
+        let wanted = (range.part, number);
         let piece = match self.piece.take() {
-            Some((known, piece)) if known == number => piece,
-            _ => self.image.piece(number)?,
+            Some((known, piece)) if known == wanted => piece,
+            _ => image.piece(number)?,
         };
-        let (_, piece) = self.piece.insert((number, piece));
+        let (_, piece) = self.piece.insert((wanted, piece));
         piece
             .chunk(from, len)
             .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
@@ -534,7 +561,7 @@ impl Delivering {
             sent: counters.sent,
             resent: counters.resent,
             sessions: self.sessions,
-            place: 0,
+            place: self.delivery.part(),
         }
     }
 

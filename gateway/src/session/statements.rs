@@ -79,8 +79,10 @@ impl Running {
         }
         let lies = state == State::Confirmed
             && known.is_some_and(|known| {
-                dialhome_proto::id::Digest::from_hex(&known.digest)
-                    .is_some_and(|digest| !self.board.runs(report.component, &digest))
+                known.entries().iter().any(|entry| {
+                    dialhome_proto::id::Digest::from_hex(&entry.digest)
+                        .is_some_and(|digest| !self.board.runs(entry.component, &digest))
+                })
             });
         let (state, reason) = if lies {
             (State::Reverted, Reason::WRONG_IMAGE_RUNNING)
