@@ -113,5 +113,8 @@ pub(crate) fn line(event: &EventDoc) -> String {
     if let Some(reason) = &event.reason {
         text.push_str(&format!("  ({reason})"));
     }
+    if let Some(component) = event.component {
+        text.push_str(&format!("  component {component}"));
+    }
     text
 }

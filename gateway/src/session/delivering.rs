@@ -9,8 +9,8 @@ use crate::image::piece::Piece;
 use crate::image::source;
 use crate::image::store::{Image, PIECE};
 use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
-use dialhome_proto::code::{CloseCode, Reason};
-use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Resume, SetGateways};
+use dialhome_proto::code::{CloseCode, Reason, Statement};
+use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Report, Resume, SetGateways};
 use dialhome_proto::gateway::{
     self, Awaits, ChunkRange, Command, Delivery, Part, Plan, Record, Standing,
 };
@@ -385,11 +385,20 @@ impl Running {
             return Ok(());
         };
         let update = delivering.update;
+        let stated = delivering.stated.take();
+        let is_stated = stated.is_some();
+        let plan = delivering.delivery.plan();
+        // A Decline has no words, and no component, of its own.
+        let declined = plan
+            .part(record.part)
+            .filter(|_| record.state == State::Declined && plan.parts.len() > 1);
+        let declined =
+            declined.map(|part| format!("the board declined component {}", part.component));
         let change = Change {
             state: Some(record.state),
             reason: (record.reason != Reason::NONE).then(|| record.reason.to_string()),
-            stated: delivering.stated.is_some(),
-            detail: delivering.stated.take().filter(|detail| !detail.is_empty()),
+            stated: is_stated,
+            detail: stated.filter(|detail| !detail.is_empty()).or(declined),
             counters: Some(delivering.counters()),
             overdue: None,
             paused: None,
@@ -513,6 +522,19 @@ impl Running {
     }
 }
 
+/// What a board says beside an outcome; of an update of several components it names the one that the report is about.
+pub(super) fn detail(report: &Report<'_>, several: bool) -> String {
+    let of_one = [Statement::REVERTED, Statement::FAILED].contains(&report.state);
+    if !several || !of_one || report.detail.contains("component") {
+        return report.detail.to_owned();
+    }
+    let component = report.component;
+    match report.detail {
+        "" => format!("component {component}"),
+        detail => format!("component {component}: {detail}"),
+    }
+}
+
 /// What is to be delivered; none where the record is not sound.
 fn plan(open: &OpenUpdate) -> Option<Plan> {
     let entries = open.intent.entries().into_iter();
@@ -571,8 +593,9 @@ impl Delivering {
     }
 
     /// Takes what the board said beside a state.
-    pub(super) fn state(&mut self, detail: &str) {
-        self.stated = Some(detail.to_owned());
+    pub(super) fn state(&mut self, report: &Report<'_>) {
+        let several = !self.open.intent.entries.is_empty();
+        self.stated = Some(detail(report, several));
     }
 
     /// The session is over, and with it this delivery; the board's truth starts the next one.

@@ -2,6 +2,7 @@
 //! stored durably first, settled then.
 
 use super::clock;
+use super::delivering::detail;
 use super::run::{End, Running};
 use crate::store::{Change, State};
 use dialhome_proto::code::{CloseCode, Reason, Statement};
@@ -20,7 +21,7 @@ impl Running {
     async fn handle_report(&mut self, report: &Report<'_>) -> Result<(), End> {
         match &mut self.delivering {
             Some(delivering) if delivering.update == report.update => {
-                delivering.state(report.detail);
+                delivering.state(report);
                 delivering
                     .delivery
                     .handle_frame(&DeviceFrame::Report(*report), clock())
@@ -77,6 +78,10 @@ impl Running {
             tracing::warn!(device = %self.key.device, update = %report.update, "a board reported on another device's update");
             return Ok(());
         }
+        let several = known
+            .as_ref()
+            .is_some_and(|known| !known.entries.is_empty());
+        let detail = detail(report, several);
         let lies = state == State::Confirmed
             && known.is_some_and(|known| {
                 known.entries().iter().any(|entry| {
@@ -92,7 +97,7 @@ impl Running {
         let change = Change {
             state: Some(state),
             reason: (reason != Reason::NONE).then(|| reason.to_string()),
-            detail: (!report.detail.is_empty()).then(|| report.detail.to_owned()),
+            detail: (!detail.is_empty()).then_some(detail),
             stated: true,
             ..Change::default()
         };

@@ -14,6 +14,7 @@
 //! that fails leaves its directory behind, and says where.
 #![allow(dead_code, reason = "each test takes the part that it needs")]
 
+pub(crate) mod bundle;
 pub(crate) mod peer;
 
 use std::collections::BTreeMap;
