@@ -176,13 +176,13 @@ pub(crate) enum ImageCommand {
     List,
     /// Show an image
     Show {
-        /// P[/component]@V
+        /// P[/component]@V; of several components P/1,0@V,V
         #[arg(value_parser = super::values::image)]
         image: String,
     },
     /// Remove an image that no open update needs
     Remove {
-        /// P[/component]@V
+        /// P[/component]@V; of several components P/1,0@V,V
         #[arg(value_parser = super::values::image)]
         image: String,
     },
@@ -205,7 +205,7 @@ pub(crate) struct PushArgs {
     /// The device
     #[arg(value_parser = super::values::name)]
     pub(crate) device: String,
-    /// P[/component]@V
+    /// P[/component]@V; of several components P/1,0@V,V
     #[arg(value_parser = super::values::image)]
     pub(crate) image: String,
     /// Do not wait for the end (exit code 3, unless it has ended already)

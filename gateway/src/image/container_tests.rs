@@ -160,6 +160,21 @@ proptest! {
     }
 
     #[test]
+    fn any_flipped_byte_of_a_file_of_several_payloads_is_an_error_or_only_about_a_source(
+        at: prop::sample::Index, bit in 0..8_u32,
+    ) {
+        let whole = several(&[b"the child's", b"the main one's", b"x"]);
+        let mut bytes = written(&whole);
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        if let Ok(read) = Container::parse(&bytes) {
+            let body_changed = read.head.manifest != whole.head.manifest;
+            prop_assert!(body_changed || read.head.origins != whole.head.origins);
+            prop_assert_eq!(read.payloads, whole.payloads);
+        }
+    }
+
+    #[test]
     fn any_bytes_are_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..1200)) {
         prop_assert!(Container::parse(&bytes).is_err());
         if bytes.len() >= 6 {

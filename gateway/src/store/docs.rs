@@ -72,7 +72,7 @@ pub struct UpdateEntryDoc {
     pub size: u32,
     /// Bytes that the board has committed; all of them where it runs the image already.
     pub committed: u64,
-    /// It is the one that is sent or checked now.
+    /// It is the one that is sent or checked now; of a declined update, the one that was declined.
     pub under_way: bool,
     /// Who puts the old image back, as the board last said; null where it has not dialed home yet.
     pub revert: Option<String>,
