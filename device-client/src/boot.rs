@@ -28,6 +28,13 @@ pub use dialhome_proto::device::RunningImage as Running;
 /// 4. The gateway says Confirm, and `confirm` makes it final; or the self-test fails or
 ///    the trial budget is spent, and `revert` puts the old image back.
 ///
+/// Of an update with several entries the client calls `activate` for one component after
+/// the other, in the manifest's order, with a `restart` between two where the earlier one
+/// needs it, and a self-test of each that was changed, once per start; then `confirm` of
+/// each, in that order, or `revert` of each that was touched, in the opposite one. Where a
+/// later `confirm` fails, an earlier one has already made its component final: its
+/// `revert` then says `NothingToRestore`, if that is so.
+///
 /// | board | `activate` | `confirm` | `revert` |
 /// |---|---|---|---|
 /// | bootloader that swaps two slots | marks the slot for a swap | marks the image as good | marks the swap back; the bootloader also does so for an image that never confirms |
@@ -116,7 +123,8 @@ pub struct Activation<'a> {
     pub size: u32,
     /// Its version text from the manifest.
     pub version: &'a str,
-    /// Boots that it has on trial, from its manifest; at least 1. The client counts those
+    /// Boots that it has on trial, from its manifest, and one for each component that is
+    /// changed after it, which may need a restart; at least 1. The client counts those
     /// in which it runs; a bootloader also counts those in which it does not.
     pub trial_boots: u8,
 }

@@ -603,7 +603,7 @@ where
             self.machine.booted(Err(Reason::NOT_STAGED), "", now);
             return;
         };
-        let component = image.component;
+        let component = self.machine.boot_component(image);
         let boot = &mut self.parts.boot;
         let result = match action {
             BootAction::Activate => boot.activate(&Activation {
@@ -612,7 +612,7 @@ where
                 digest: image.sha256,
                 size: image.size,
                 version: &image.version,
-                trial_boots: image.trial.boots,
+                trial_boots: self.machine.cells().trial_boots(image),
             }),
             BootAction::Confirm => boot.confirm(component).map(|()| Restart::NotNeeded),
             BootAction::Revert => boot.revert(component),
@@ -718,17 +718,15 @@ fn running<B: Boot>(
     let mut all = Vec::new();
     let mut restart = false;
     for (place, config) in components.iter().enumerate() {
-        let trial = cells
-            .tried()
-            .filter(|(image, _)| image.component == config.component);
+        let trial = cells.trial_image(config.component);
         let known = Machine::known_size(cells, place);
-        let size = trial.map(|(image, _)| image.size).or(known);
+        let size = trial.map(|image| image.size).or(known);
         let mut found = Running::UNKNOWN;
         ask(boot, config.component, size, &mut found);
         let returned = found.boot_reason == BootReason::REVERT;
         match trial {
             // Another image runs than the one on trial, and may have another size.
-            Some((image, _)) if found.digest != image.sha256 && known != size => {
+            Some(image) if found.digest != image.sha256 && known != size => {
                 ask(boot, config.component, known, &mut found);
             }
             // An image on trial of which the journal knows nothing: nobody could say any more

@@ -11,7 +11,8 @@ use dialhome_proto::code::Reason;
 /// log in banks costs fewer erases ([`nor`](crate::nor)). Cells that hold identity (keys,
 /// trust, floors) never share an erase unit with cells that change during a transfer.
 ///
-/// The cells of a board are 1 to 4, 9 to 11, and one from 5 on for each component. Their
+/// The cells of a board are 1 to 4, 9 to 11, and one from 5 on for each component; with more
+/// than one component one from 16 on for each, too. Their
 /// values have 1 to 700 bytes.
 pub trait Journal {
     /// Puts the cell's value into `buffer` and returns its length; `None` where it was

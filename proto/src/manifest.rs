@@ -8,7 +8,9 @@ mod encode;
 
 use core::fmt;
 
-pub use self::check::{Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, recheck};
+pub use self::check::{
+    Accepted, BoardFacts, ComponentFacts, Offered, Remembered, check, judge_others, recheck,
+};
 pub use self::encode::{EntryFields, ManifestFields, assemble, encode_body};
 use crate::hash::sha256;
 use crate::id::{Digest, is_name, is_word};
@@ -279,6 +281,12 @@ pub struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
+    /// How many are left.
+    #[expect(clippy::cast_possible_truncation, reason = "4 at most")]
+    pub(crate) const fn how_many(&self) -> u8 {
+        self.left as u8
+    }
+
     fn parse(reader: &mut Reader<'a>) -> Result<Self, ManifestFault> {
         let left = reader
             .count(COMPONENTS_MAX)

@@ -150,6 +150,11 @@ impl Way<'_> {
         }
     }
 
+    /// Whether fields are read, and bytes are left.
+    pub(crate) const fn has_more(&self) -> bool {
+        matches!(self, Self::Load(reader) if !reader.is_empty())
+    }
+
     /// Whether fields are read.
     pub(crate) const fn is_load(&self) -> bool {
         matches!(self, Self::Load(_))

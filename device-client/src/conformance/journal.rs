@@ -6,7 +6,7 @@ use crate::journal::JournalError;
 use dialhome_proto::device::Cell;
 
 /// Every cell, each with a number of its own.
-const CELLS: [Cell; 11] = [
+const CELLS: [Cell; 15] = [
     Cell::Keys,
     Cell::Seed,
     Cell::Trust,
@@ -18,14 +18,22 @@ const CELLS: [Cell; 11] = [
     Cell::Claim,
     Cell::Trial,
     Cell::Outbox,
+    Cell::Entry(0),
+    Cell::Entry(1),
+    Cell::Entry(2),
+    Cell::Entry(3),
 ];
 
 /// The cells of a board with so many components: each has a place in the journal.
 pub(super) fn cells(components: &[u8]) -> impl Iterator<Item = Cell> + use<> {
     let images = components.len();
-    CELLS.into_iter().filter(
-        move |cell| !matches!(cell, Cell::Image(place) if usize::from(*place) >= images.max(1)),
-    )
+    // A board with one component has no entries beside the claim.
+    let entries = if images > 1 { images } else { 0 };
+    CELLS.into_iter().filter(move |cell| match cell {
+        Cell::Image(place) => usize::from(*place) < images.max(1),
+        Cell::Entry(place) => usize::from(*place) < entries,
+        _ => true,
+    })
 }
 
 /// Longest value of a cell, in bytes (spec/limits.md section 7).
@@ -37,8 +45,9 @@ pub(super) const fn longest(cell: Cell) -> usize {
         Cell::Gateways => dialhome_proto::limits::STATEMENT_MAX,
         Cell::Image(_) => 90,
         Cell::Claim => 145,
-        Cell::Trial => 158,
+        Cell::Trial => 159,
         Cell::Outbox => 176,
+        Cell::Entry(_) => 148,
     }
 }
 

@@ -6,7 +6,7 @@ use crate::journal::{Journal, JournalError};
 use embedded_storage::nor_flash::NorFlash;
 
 /// How the journal lies on its flash: from offset 0 the banks of the cells that hold
-/// identity (1 to 8), then those of the cells that change in a transfer (9 to 11). The
+/// identity (1 to 8), then those of the cells that change in a transfer (9 and above). The
 /// two never share an erase unit. It must stay the same for the life of the flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalLayout {
@@ -26,7 +26,9 @@ const IDENTITY: [u32; 4] = [66, 32, 180, 700];
 /// Of an image cell.
 const IMAGE: u32 = 90;
 /// Of the cells 9, 10, 11.
-const PROGRESS: [u32; 3] = [145, 158, 176];
+const PROGRESS: [u32; 3] = [145, 159, 176];
+/// Of an entry of an update with several.
+const ENTRY: u32 = 148;
 
 impl JournalLayout {
     /// The least granule for a flash with these write and erase units, in bytes, of which an
@@ -52,7 +54,8 @@ impl JournalLayout {
     #[must_use]
     pub const fn least(erase_size: u32, granule: u32, components: u8) -> Self {
         let identity = Self::identity_needs(granule, components);
-        let progress = Self::progress_needs(granule) + 2 * record_len(PROGRESS[2], shift(granule));
+        let progress =
+            Self::progress_needs(granule, components) + 2 * record_len(PROGRESS[2], shift(granule));
         Self {
             identity_bank: identity.next_multiple_of(erase_size),
             progress_bank: progress.next_multiple_of(erase_size),
@@ -77,8 +80,11 @@ impl JournalLayout {
 
     /// As [`Self::identity_needs`], for the cells that change in a transfer.
     #[must_use]
-    pub const fn progress_needs(granule: u32) -> u32 {
+    pub const fn progress_needs(granule: u32, components: u8) -> u32 {
         let mut sum = HEADERS * granule;
+        if components > 1 {
+            sum += record_len(ENTRY, shift(granule)) * components as u32;
+        }
         let mut place = 0;
         while place < PROGRESS.len() {
             sum += record_len(PROGRESS[place], shift(granule));
@@ -112,7 +118,7 @@ impl JournalLayout {
                 .iter()
                 .all(|bank| bank.is_multiple_of(unit))
             && self.identity_bank >= Self::identity_needs(self.granule, 1)
-            && self.progress_bank >= Self::progress_needs(self.granule)
+            && self.progress_bank >= Self::progress_needs(self.granule, 1)
             && self.len() <= capacity
     }
 }

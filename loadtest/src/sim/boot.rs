@@ -89,6 +89,14 @@ pub struct Images {
     mark: Mark,
     confirmed: bool,
     reason: BootReason,
+    /// The running image has passed its self-test, or has none.
+    tested: bool,
+    /// No older image is kept.
+    pub keeps_none: bool,
+    /// Reverts that will fail half-way.
+    pub bad_reverts: u32,
+    /// Nobody can tell what runs.
+    pub unreadable: bool,
     /// Times that another image was put in the place of the running one.
     pub changes: u32,
 }
@@ -105,6 +113,10 @@ impl Images {
             mark: Mark::None,
             confirmed: true,
             reason: BootReason::POWER_ON,
+            tested: false,
+            keeps_none: false,
+            bad_reverts: 0,
+            unreadable: false,
             changes: 0,
         }
     }
@@ -119,6 +131,18 @@ impl Images {
     #[must_use]
     pub const fn is_final(&self) -> bool {
         self.confirmed
+    }
+
+    /// What changes its image.
+    #[must_use]
+    pub const fn loader(&self) -> Loader {
+        self.loader
+    }
+
+    /// Whether a change takes effect without a restart.
+    #[must_use]
+    pub const fn is_direct(&self) -> bool {
+        matches!(self.loader, Loader::Direct)
     }
 
     /// The bootloader's part of a start.
@@ -157,8 +181,9 @@ impl Images {
         if let Some(next) = self.next.take() {
             let old = std::mem::replace(&mut self.running, next);
             medium.overwrite(0, &old);
-            self.old = Some(old);
+            self.old = (!self.keeps_none).then_some(old);
             self.confirmed = false;
+            self.tested = false;
             self.changes += 1;
         }
     }
@@ -169,18 +194,30 @@ impl Images {
             let bad = std::mem::replace(&mut self.running, old);
             medium.overwrite(0, &bad);
             self.confirmed = true;
+            self.tested = false;
             self.changes += 1;
         }
     }
 }
 
-/// The boot side as the client has it.
+/// One component of the board; it outlives the client.
 #[derive(Clone, Debug)]
-pub struct SimBoot {
-    /// What runs.
+pub struct Part {
+    /// Its number.
+    pub number: u8,
+    /// What runs, and what will.
     pub images: Rc<RefCell<Images>>,
     /// The slot that an image is taken from.
     pub medium: Rc<RefCell<Medium>>,
+    /// What ran at first.
+    pub first: Rc<Vec<u8>>,
+}
+
+/// The boot side as the client has it.
+#[derive(Clone, Debug)]
+pub struct SimBoot {
+    /// The components.
+    pub parts: Rc<Vec<Part>>,
     /// Whether there is power.
     pub power: Power,
     /// Whether the step in which the power fails is still done.
@@ -190,10 +227,21 @@ pub struct SimBoot {
 }
 
 impl SimBoot {
-    fn step(&self, change: impl FnOnce(&mut Images, &mut Medium)) -> Result<(), BootError> {
+    fn part(&self, component: u8) -> Result<&Part, BootError> {
+        let mut parts = self.parts.iter();
+        parts
+            .find(|part| part.number == component)
+            .ok_or(BootError::Unsupported)
+    }
+
+    fn step(
+        &self,
+        part: &Part,
+        change: impl FnOnce(&mut Images, &mut Medium),
+    ) -> Result<(), BootError> {
         let step = self.power.step();
         if step == Step::Whole || (step == Step::Torn && self.torn_steps_land) {
-            change(&mut self.images.borrow_mut(), &mut self.medium.borrow_mut());
+            change(&mut part.images.borrow_mut(), &mut part.medium.borrow_mut());
         }
         if step == Step::Whole {
             Ok(())
@@ -205,15 +253,19 @@ impl SimBoot {
 
 impl Boot for SimBoot {
     fn running(&mut self, component: u8, _: Option<u32>) -> Result<Running, BootError> {
-        if component != 0 {
-            return Err(BootError::Unsupported);
+        let images = self.part(component)?.images.borrow();
+        if images.unreadable {
+            return Ok(Running::UNKNOWN);
         }
-        let images = self.images.borrow();
         Ok(Running {
             digest: Digest(sha2::Sha256::digest(&images.running).into()),
             digest_from: DigestFrom::BOOTED,
             boot_reason: images.reason,
-            revert: Revert::SWAP,
+            revert: if images.keeps_none {
+                Revert::NONE
+            } else {
+                Revert::SWAP
+            },
             version: "",
             counter: 0,
             unfinished: false,
@@ -222,15 +274,16 @@ impl Boot for SimBoot {
     }
 
     fn activate(&mut self, activation: &Activation<'_>) -> Result<Restart, BootError> {
-        let image = self.medium.borrow().durable(activation.size).to_vec();
+        let part = self.part(activation.component)?;
+        let image = part.medium.borrow().durable(activation.size).to_vec();
         if sha2::Sha256::digest(&image)[..] != activation.digest.0 {
             return Err(BootError::DigestMismatch);
         }
         if Nature::of(&image) == Nature::DoesNotInstall {
             return Err(BootError::Install);
         }
-        let is_direct = self.images.borrow().loader == Loader::Direct;
-        self.step(|images, medium| {
+        let is_direct = part.images.borrow().loader == Loader::Direct;
+        self.step(part, |images, medium| {
             images.next = Some(image);
             images.mark = Mark::Try;
             if is_direct && Nature::of(images.next.as_deref().unwrap_or(&[])) != Nature::NotTaken {
@@ -244,17 +297,30 @@ impl Boot for SimBoot {
         })
     }
 
-    fn confirm(&mut self, _: u8) -> Result<(), BootError> {
-        self.step(|images, _| {
+    fn confirm(&mut self, component: u8) -> Result<(), BootError> {
+        self.step(self.part(component)?, |images, _| {
+            assert!(
+                images.confirmed || images.tested,
+                "component {component} is confirmed untested"
+            );
             images.confirmed = true;
             images.old = None;
         })
     }
 
-    fn revert(&mut self, _: u8) -> Result<Restart, BootError> {
+    fn revert(&mut self, component: u8) -> Result<Restart, BootError> {
         let mut restart = Restart::NotNeeded;
-        let is_direct = self.images.borrow().loader == Loader::Direct;
-        self.step(|images, medium| {
+        let part = self.part(component)?;
+        let is_direct = part.images.borrow().loader == Loader::Direct;
+        if part.images.borrow().keeps_none && !part.images.borrow().confirmed {
+            return Err(BootError::NothingToRestore);
+        }
+        if part.images.borrow().bad_reverts > 0 {
+            return self
+                .step(part, |images, _| images.bad_reverts -= 1)
+                .and(Err(BootError::Install));
+        }
+        self.step(part, |images, medium| {
             images.next = None;
             images.mark = Mark::None;
             if images.old.is_none() {
@@ -270,13 +336,20 @@ impl Boot for SimBoot {
         Ok(restart)
     }
 
-    fn self_test(&mut self, _: u8) -> SelfTest {
+    fn self_test(&mut self, component: u8) -> SelfTest {
         if self.power.step() != Step::Whole {
             return SelfTest::NOT_RUN;
         }
-        match Nature::of(&self.images.borrow().running) {
+        let Ok(part) = self.part(component) else {
+            return SelfTest::FAILED;
+        };
+        let mut images = part.images.borrow_mut();
+        match Nature::of(&images.running) {
             Nature::FailsSelfTest | Nature::Crashes => SelfTest::FAILED,
-            _ => self.verdict,
+            _ => {
+                images.tested = self.verdict != SelfTest::FAILED;
+                self.verdict
+            }
         }
     }
 

@@ -72,6 +72,8 @@ pub const fn provision<'p>(key: &'p DeviceKey, trust: &'p TrustSet) -> Provision
 /// An image and its signed manifest.
 #[derive(Clone, Debug)]
 pub struct Image {
+    /// Its component.
+    pub component: u8,
     /// The image.
     pub bytes: Vec<u8>,
     /// Its manifest, signed.
@@ -86,33 +88,41 @@ impl Image {
     /// Makes an image of this nature.
     #[must_use]
     pub fn new(nature: Nature, size: usize, counter: u64, trial: TrialBudget, seed: u64) -> Self {
-        let mut bytes = vec![0; size];
-        SmallRng::seed_from_u64(seed).fill(&mut bytes[..]);
-        bytes[0] = nature.mark();
-        Self::of(bytes, counter, trial)
+        Self::of(bytes(nature, size, seed), counter, trial)
     }
 
     /// Signs an image of these bytes.
     #[must_use]
     pub fn of(bytes: Vec<u8>, counter: u64, trial: TrialBudget) -> Self {
-        let sha256 = Digest(sha2::Sha256::digest(&bytes).into());
-        let entry = EntryFields {
-            component: 0,
-            version: "1.0",
-            counter,
-            floor: 0,
-            size: u32::try_from(bytes.len()).expect("fits"),
-            sha256,
-            hardware_min: 0,
-            hardware_max: u16::MAX,
-            requires: &[],
-        };
+        let mut images = Self::several(vec![(0, bytes)], counter, trial);
+        images.pop().expect("one went in")
+    }
+
+    /// Signs one manifest for images of these components, in this order: an update with
+    /// several entries, where there is more than one.
+    #[must_use]
+    pub fn several(parts: Vec<(u8, Vec<u8>)>, counter: u64, trial: TrialBudget) -> Vec<Self> {
+        let digest = |bytes: &[u8]| Digest(sha2::Sha256::digest(bytes).into());
+        let entries: Vec<_> = parts
+            .iter()
+            .map(|(component, bytes)| EntryFields {
+                component: *component,
+                version: "1.0",
+                counter,
+                floor: 0,
+                size: u32::try_from(bytes.len()).expect("fits"),
+                sha256: digest(bytes),
+                hardware_min: 0,
+                hardware_max: u16::MAX,
+                requires: &[],
+            })
+            .collect();
         let fields = ManifestFields {
             product: PRODUCT,
             flags: 0,
             trial,
             devices: &[],
-            entries: &[entry],
+            entries: &entries,
         };
         let mut manifest = vec![0; MANIFEST_MAX];
         let body = encode_body(&fields, &mut manifest).expect("the fields are right");
@@ -124,29 +134,45 @@ impl Image {
         let manifest_digest = Manifest::parse(&manifest)
             .expect("what was made is one")
             .digest();
-        Self {
+        let made = parts.into_iter().map(|(component, bytes)| Self {
+            component,
+            sha256: digest(&bytes),
             bytes,
-            manifest,
+            manifest: manifest.clone(),
             manifest_digest,
-            sha256,
-        }
+        });
+        made.collect()
     }
 
     /// The plan that delivers it.
     #[must_use]
     pub fn plan(&self, update: UpdateId) -> Plan {
-        Plan {
-            update,
-            manifest: self.manifest_digest,
-            parts: [Part {
-                component: 0,
-                image: self.sha256,
-                size: u32::try_from(self.bytes.len()).expect("fits"),
-            }]
-            .into_iter()
-            .collect(),
-            downgrade: false,
-        }
+        plan_of(std::slice::from_ref(self), update)
+    }
+}
+
+/// Bytes of an image of this nature.
+#[must_use]
+pub fn bytes(nature: Nature, size: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; size];
+    SmallRng::seed_from_u64(seed).fill(&mut bytes[..]);
+    bytes[0] = nature.mark();
+    bytes
+}
+
+/// The plan that delivers the images of one manifest.
+#[must_use]
+pub fn plan_of(images: &[Image], update: UpdateId) -> Plan {
+    let parts = images.iter().map(|image| Part {
+        component: image.component,
+        image: image.sha256,
+        size: u32::try_from(image.bytes.len()).expect("fits"),
+    });
+    Plan {
+        update,
+        manifest: images.first().expect("one at least").manifest_digest,
+        parts: parts.collect(),
+        downgrade: false,
     }
 }
 

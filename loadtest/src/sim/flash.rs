@@ -1,5 +1,6 @@
 //! A slot whose contract is enforced: NOR flash, or a file whose writes wait for a flush.
 
+use super::boot::Part;
 use super::power::{Power, Step};
 use dialhome_device::slot::{Geometry, Slot, SlotError};
 use rand::rngs::SmallRng;
@@ -101,11 +102,20 @@ impl Medium {
 pub struct SimSlot {
     /// What it writes to.
     pub medium: Rc<RefCell<Medium>>,
+    /// The components, each with a slot.
+    pub parts: Rc<Vec<Part>>,
     /// Whether it has power.
     pub power: Power,
 }
 
 impl Slot for SimSlot {
+    fn select(&mut self, component: u8) -> Result<(), SlotError> {
+        let mut parts = self.parts.iter();
+        let part = parts.find(|part| part.number == component);
+        self.medium = Rc::clone(&part.ok_or(SlotError::OutOfRange)?.medium);
+        Ok(())
+    }
+
     fn geometry(&self) -> Geometry {
         self.medium.borrow().geometry
     }

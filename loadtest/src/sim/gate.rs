@@ -225,7 +225,9 @@ impl Gate {
                         let update = delivery.plan().update;
                         let before = delivery.plan().before(delivery.part());
                         if delivery.counters().committed == before + u64::from(ack.committed) {
-                            self.store.borrow_mut().acked = Some((update, ack.committed));
+                            let mut store = self.store.borrow_mut();
+                            store.acked = Some((update, ack.committed));
+                            store.acked_part = delivery.part();
                         }
                     }
                 }
@@ -317,6 +319,11 @@ impl Gate {
     ) -> Result<(), Fault> {
         match frame {
             DeviceFrame::Report(report) => {
+                if report.sequence != 0 {
+                    let mut store = self.store.borrow_mut();
+                    store.named = Some(report.component);
+                    report.detail.clone_into(&mut store.detail);
+                }
                 let delivery = &mut self.peers[place].delivery;
                 if let Some(delivery) = delivery
                     .as_mut()
@@ -413,9 +420,10 @@ impl Gate {
                 return Ok(());
             }
             let images = Rc::clone(&self.images);
+            let part = plan.part(delivery.part()).expect("it is of the plan");
             let image = images
                 .iter()
-                .find(|image| image.manifest_digest == plan.manifest)
+                .find(|image| image.manifest_digest == plan.manifest && image.sha256 == part.image)
                 .expect("the image of a plan is there");
             drop(store);
             match command {

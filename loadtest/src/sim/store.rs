@@ -49,6 +49,8 @@ pub struct Store {
     pub refusals: u64,
     /// The last Ack that a delivery took.
     pub acked: Option<(UpdateId, u32)>,
+    /// The place of the part that it was about.
+    pub acked_part: u8,
     /// Prefixes that were right, and wrong.
     pub prefixes: (u64, u64),
     /// Length of the last prefix that was right.
@@ -57,6 +59,10 @@ pub struct Store {
     pub proven: bool,
     /// Chunks sent.
     pub chunks: u64,
+    /// The component that the last outcome named.
+    pub named: Option<u8>,
+    /// What it said beside it.
+    pub detail: String,
     /// Why the gateway closed sessions.
     pub closes: Vec<CloseCode>,
     /// What happened, where it is kept.

@@ -1,7 +1,7 @@
 //! The board, the link and the gateway, and a clock that jumps from event to event.
 
-use super::boot::{Images, Loader, Nature, SimBoot};
-use super::fixture::{Image, config, provision, trust};
+use super::boot::{Images, Loader, Nature, Part, SimBoot};
+use super::fixture::{Image, bytes, config, provision, trust};
 use super::flash::{Medium, SimSlot};
 use super::gate::Gate;
 use super::journal::{Cells, SimJournal};
@@ -50,6 +50,8 @@ pub struct Setup {
     pub is_file: bool,
     /// The bootloader.
     pub loader: Loader,
+    /// The components beside that one, each with what changes its image.
+    pub beside: Vec<(u8, Loader)>,
     /// How the link behaves.
     pub manners: Manners,
     /// First and longest wait between dials, in milliseconds.
@@ -77,6 +79,7 @@ impl Default for Setup {
             },
             is_file: false,
             loader: Loader::Patient,
+            beside: Vec::new(),
             manners: Manners::GOOD,
             backoff_ms: (1000, 60_000),
             torn_lands: false,
@@ -101,6 +104,8 @@ pub struct World {
     pub cells: Cells,
     /// The board's images.
     pub images: Rc<RefCell<Images>>,
+    /// All its components, the first with `medium` and `images`.
+    pub parts: Rc<Vec<Part>>,
     /// The gateway's record.
     pub store: Rc<RefCell<Store>>,
     /// Images that can be pushed.
@@ -122,7 +127,7 @@ pub struct World {
     setup: Setup,
     key: &'static DeviceKey,
     trust: &'static TrustSet,
-    component: &'static [ComponentConfig],
+    components: &'static [ComponentConfig],
     client: Option<Box<SimClient>>,
     gate: Option<Gate>,
     board_due: Option<u64>,
@@ -148,20 +153,35 @@ impl World {
             key: KEY,
             ..Store::default()
         };
+        let part = |number: u8, loader, first: Vec<u8>| Part {
+            number,
+            images: Rc::new(RefCell::new(Images::new(loader, first.clone()))),
+            medium: Rc::new(RefCell::new(Medium::new(
+                geometry,
+                setup.is_file,
+                setup.seed ^ 2 ^ u64::from(number) << 32,
+            ))),
+            first: Rc::new(first),
+        };
+        let number = setup.component.component;
+        let mut parts = vec![part(number, setup.loader, library[0].bytes.clone())];
+        let mut components = vec![setup.component];
+        for (number, loader) in &setup.beside {
+            let first = bytes(Nature::Good, 700, u64::from(*number) << 40);
+            parts.push(part(*number, *loader, first));
+            components.push(ComponentConfig {
+                component: *number,
+                ..setup.component
+            });
+        }
         Self {
             now: 0,
             net: Rc::new(RefCell::new(Net::new(setup.manners, setup.seed ^ 1))),
             power: Power::default(),
-            medium: Rc::new(RefCell::new(Medium::new(
-                geometry,
-                setup.is_file,
-                setup.seed ^ 2,
-            ))),
+            medium: Rc::clone(&parts[0].medium),
             cells: Rc::new(RefCell::new(BTreeMap::new())),
-            images: Rc::new(RefCell::new(Images::new(
-                setup.loader,
-                library[0].bytes.clone(),
-            ))),
+            images: Rc::clone(&parts[0].images),
+            parts: Rc::new(parts),
             store: Rc::new(RefCell::new(store)),
             rng: SmallRng::seed_from_u64(setup.seed ^ 3),
             power_cuts: 0,
@@ -172,7 +192,7 @@ impl World {
             outage_ms: (500, 500),
             key: &*leak(DeviceKey::new(KEY)),
             trust: &*leak(trust()),
-            component: std::slice::from_ref(leak(setup.component)),
+            components: &*leak(components),
             library,
             setup,
             client: None,
@@ -229,7 +249,9 @@ impl World {
             drop(client);
             self.net.borrow_mut().silence_all();
         }
-        self.medium.borrow_mut().lose_unflushed();
+        for part in &*self.parts {
+            part.medium.borrow_mut().lose_unflushed();
+        }
         self.power_cuts += 1;
         self.crash_at = None;
         let (least, most) = self.outage_ms;
@@ -262,20 +284,17 @@ impl World {
     fn start_board(&mut self, why: BootReason) {
         self.power.on();
         self.starts += 1;
-        let was_final = self.images.borrow().is_final();
-        self.images
-            .borrow_mut()
-            .start(why, &mut self.medium.borrow_mut());
-        let images = self.images.borrow();
-        if !images.is_final() {
-            self.trial_starts += u64::from(!was_final || self.trial_starts == 0);
-            if Nature::of(images.running()) == Nature::CrashesLater
-                && self.setup.loader != Loader::Direct
-            {
-                self.crash_at = Some(self.now + self.rng.random_range(1..4000));
+        for part in &*Rc::clone(&self.parts) {
+            let mut images = part.images.borrow_mut();
+            let was_final = images.is_final();
+            images.start(why, &mut part.medium.borrow_mut());
+            if !images.is_final() {
+                self.trial_starts += u64::from(!was_final || self.trial_starts == 0);
+                if Nature::of(images.running()) == Nature::CrashesLater && !images.is_direct() {
+                    self.crash_at = Some(self.now + self.rng.random_range(1..4000));
+                }
             }
         }
-        drop(images);
         let parts = Parts {
             transport: SimTransport {
                 net: Rc::clone(&self.net),
@@ -284,6 +303,7 @@ impl World {
             },
             slot: SimSlot {
                 medium: Rc::clone(&self.medium),
+                parts: Rc::clone(&self.parts),
                 power: self.power.clone(),
             },
             journal: SimJournal {
@@ -292,8 +312,7 @@ impl World {
                 torn_stores_land: self.setup.torn_lands,
             },
             boot: SimBoot {
-                images: Rc::clone(&self.images),
-                medium: Rc::clone(&self.medium),
+                parts: Rc::clone(&self.parts),
                 power: self.power.clone(),
                 torn_steps_land: self.setup.torn_lands,
                 verdict: self.setup.verdict,
@@ -303,7 +322,7 @@ impl World {
         let config = Config {
             ping_s: self.setup.ping_s,
             backoff_ms: self.setup.backoff_ms,
-            ..config(self.component)
+            ..config(self.components)
         };
         let provision = provision(self.key, self.trust);
         self.client = Some(Box::new(Client::start(
@@ -337,7 +356,8 @@ impl World {
             }
             if self.crash_at.is_some_and(|at| at <= self.now) {
                 self.crash_at = None;
-                if !self.images.borrow().is_final() {
+                let all_final = |part: &Part| part.images.borrow().is_final();
+                if !self.parts.iter().all(all_final) {
                     self.cut_power();
                 }
             }
@@ -388,18 +408,45 @@ impl World {
         else {
             return;
         };
+        let part = update
+            .plan
+            .part(store.acked_part)
+            .expect("it is of the plan");
         let image = self
             .library
             .iter()
-            .find(|image| image.manifest_digest == update.plan.manifest)
+            .find(|image| image.sha256 == part.image)
             .expect("the image of a plan is there");
         let len = usize::try_from(committed).expect("fits");
-        let runs = self.images.borrow().running() == image.bytes.as_slice();
+        let on = self.part(part.component);
+        let runs = on.images.borrow().running() == image.bytes.as_slice();
         assert!(
-            runs || self.medium.borrow().durable(committed) == &image.bytes[..len],
+            runs || on.medium.borrow().durable(committed) == &image.bytes[..len],
             "{committed} bytes were acknowledged that are not in the slot; {}",
             self.describe()
         );
+    }
+
+    /// The board's component with this number.
+    ///
+    /// # Panics
+    /// Where it has none.
+    #[must_use]
+    pub fn part(&self, number: u8) -> &Part {
+        let mut parts = self.parts.iter();
+        parts
+            .find(|part| part.number == number)
+            .expect("the board has this component")
+    }
+
+    /// Before the start: the component runs this image, and nobody has told the journal.
+    pub fn run_first(&mut self, number: u8, image: Vec<u8>) {
+        let parts = Rc::make_mut(&mut self.parts);
+        for part in parts.iter_mut().filter(|part| part.number == number) {
+            let loader = part.images.borrow().loader();
+            *part.images.borrow_mut() = Images::new(loader, image.clone());
+            part.first = Rc::new(image.clone());
+        }
     }
 
     /// Goes to the next event, at most to `until`; false: the time is up.

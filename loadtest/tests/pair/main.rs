@@ -4,4 +4,6 @@
 mod common;
 mod promises;
 mod seeds;
+mod several;
+
 mod single_faults;

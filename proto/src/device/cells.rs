@@ -3,8 +3,9 @@
 //! Each cell is stored whole and atomically; no two facts that must change together
 //! stand in two cells.
 
-use super::config::{COMPONENTS, GATEWAY_LISTS, ROTATION};
+use super::config::{COMPONENTS, ENTRIES, GATEWAY_LISTS, ROTATION};
 use super::outbox::Outbox;
+use super::several::EntryCell;
 use crate::code::Reason;
 use crate::id::{Digest, UpdateId};
 use crate::limits::{STATEMENT_MAX, TRUST_SET_LEN, VERSION_MAX};
@@ -39,6 +40,8 @@ pub enum Cell {
     Trial,
     /// [`Outbox`].
     Outbox,
+    /// [`EntryCell`] of the component at this place of the configuration.
+    Entry(u8),
     /// 32 bytes that the random source is seeded with; the shell's.
     Seed,
 }
@@ -47,18 +50,33 @@ impl Cell {
     /// Every cell that the machine loads at boot, in the order in which it stores those
     /// that change together: a key before the statement that it is there, an outcome
     /// before the end of the trial that it states.
-    pub const ALL: [Self; 10] = [
-        Self::Keys,
-        Self::Trust,
-        Self::Gateways,
-        Self::Image(0),
-        Self::Image(1),
-        Self::Image(2),
-        Self::Image(3),
-        Self::Outbox,
-        Self::Claim,
-        Self::Trial,
-    ];
+    pub const ALL: [Self; 10 + ENTRIES] = {
+        // Entries come behind the outcome and before the end of their trial.
+        let mut all = [Self::Trial; 10 + ENTRIES];
+        let first = [
+            Self::Keys,
+            Self::Trust,
+            Self::Gateways,
+            Self::Image(0),
+            Self::Image(1),
+            Self::Image(2),
+            Self::Image(3),
+            Self::Outbox,
+        ];
+        let mut at = 0;
+        while at < first.len() {
+            all[at] = first[at];
+            at += 1;
+        }
+        let mut place = 0;
+        while at < 8 + ENTRIES {
+            all[at] = Self::Entry(place);
+            place += 1;
+            at += 1;
+        }
+        all[at] = Self::Claim;
+        all
+    };
 
     /// Whether this build has a use for the cell; what an earlier image stored there stays.
     #[must_use]
@@ -66,6 +84,7 @@ impl Cell {
         match self {
             Self::Keys | Self::Trust => ROTATION,
             Self::Gateways => GATEWAY_LISTS,
+            Self::Entry(_) => ENTRIES > 0,
             _ => true,
         }
     }
@@ -78,10 +97,20 @@ impl Cell {
             Self::Seed => 2,
             Self::Trust => 3,
             Self::Gateways => 4,
-            Self::Image(index) => 5 + (index & 3),
+            Self::Entry(place) if ENTRIES > 0 => 16 + (place & 3),
+            // A build without entries has no such cell.
+            Self::Image(index) | Self::Entry(index) => 5 + (index & 3),
             Self::Claim => 9,
             Self::Trial => 10,
             Self::Outbox => 11,
+        }
+    }
+
+    /// Its bit in a set of cells: 12 to 15 are no cell's number (spec/states.md section 4).
+    pub(super) const fn bit(self) -> u16 {
+        match self {
+            Self::Entry(place) if ENTRIES > 0 => 1 << (12 + (place & 3)),
+            _ => 1 << self.number(),
         }
     }
 }
@@ -190,6 +219,9 @@ pub struct TrialCell {
     pub attempts: u8,
     /// Why it is reverted.
     pub reason: Reason,
+    /// Of an update with several entries: the place of the component that the outcome names,
+    /// and 1; 0: none.
+    pub blamed: u8,
 }
 
 impl Stored for TrialCell {
@@ -201,6 +233,9 @@ impl Stored for TrialCell {
         way.number(&mut self.awake_s);
         way.byte(&mut self.attempts);
         way.byte(&mut self.reason.0);
+        if ENTRIES > 0 && (self.blamed != 0 || way.has_more()) {
+            way.byte(&mut self.blamed);
+        }
     }
 }
 
@@ -227,6 +262,9 @@ pub struct Cells {
     pub outbox: Outbox,
     /// The TrustSet in force.
     pub trust: Option<TrustSet>,
+    /// Entries of an update with several, at the places of their components. Of the one that
+    /// `image` is, `claim` goes before what is here.
+    pub entries: [Option<EntryCell>; ENTRIES],
 }
 
 impl Cells {
@@ -266,7 +304,15 @@ impl Cells {
                 .is_some_and(|image| load(image, bytes)),
             Cell::Claim | Cell::Trial => self.load_on_its_way(cell, bytes),
             Cell::Outbox => load(&mut self.outbox, bytes),
-            Cell::Seed => false,
+            Cell::Entry(place) if ENTRIES > 0 => {
+                let mut found = EntryCell::default();
+                let is_good = load(&mut found, bytes);
+                if let Some(entry) = self.entries.get_mut(usize::from(place)) {
+                    *entry = is_good.then_some(found);
+                }
+                is_good
+            }
+            Cell::Seed | Cell::Entry(_) => false,
         }
     }
 
@@ -321,6 +367,8 @@ impl Cells {
             Cell::Keys => self.keys.pass(&mut way),
             Cell::Trust => self.trust.as_mut()?.pass(&mut way),
             Cell::Image(place) => self.images.get_mut(usize::from(place))?.pass(&mut way),
+            // That of an entry stands in the entry's own cell.
+            Cell::Claim if self.entry_at_hand().is_some() => return None,
             Cell::Claim => {
                 let claim = self.claim.as_mut()?;
                 way.head(self.image.as_mut()?);
@@ -332,6 +380,11 @@ impl Cells {
                 trial.pass(&mut way);
             }
             Cell::Outbox => self.outbox.pass(&mut way),
+            Cell::Entry(place) => {
+                self.keep_entry();
+                let entry = self.entries.get_mut(usize::from(place))?;
+                entry.as_mut()?.pass(&mut way);
+            }
             Cell::Gateways | Cell::Seed => return None,
         }
         way.finish()

@@ -81,9 +81,20 @@ impl Machine<'_> {
         writer: &mut Writer<'_>,
     ) {
         let of = |image: &&Remembered| image.component == config.component;
-        let on_its_way = self.cells.image.as_ref().filter(of);
-        let trial = on_its_way.and(self.cells.trial.as_ref());
-        let claim = on_its_way.zip(self.cells.claim.as_ref());
+        let at_hand = self.cells.image.as_ref().filter(of);
+        let mut on_its_way = at_hand;
+        let mut trial = at_hand.and(self.cells.trial.as_ref());
+        let mut claim = at_hand.zip(self.cells.claim.as_ref());
+        let mut self_test = self.self_test;
+        if let Some(entry) = self.cells.waiting_entry(config.component) {
+            if at_hand.is_none() {
+                let tried = self.cells.trial_image(config.component);
+                on_its_way = Some(&entry.image);
+                trial = tried.and(self.cells.trial.as_ref());
+                claim = Some((&entry.image, &entry.claim)).filter(|_| !entry.skipped);
+            }
+            self_test = entry.verdict.unwrap_or(self_test);
+        }
         let known = running.digest_from != DigestFrom::UNKNOWN;
         let (version, counter) = match on_its_way {
             Some(tried) if trial.is_some() && known && tried.sha256 == running.digest => {
@@ -113,7 +124,7 @@ impl Machine<'_> {
         writer.byte(trial.is_some().into());
         if let Some(trial) = trial {
             writer.slice(&trial.update.0);
-            writer.byte(self.self_test.0);
+            writer.byte(self_test.0);
         }
         writer.byte(claim.is_some().into());
         if let Some((image, claim)) = claim {

@@ -2,7 +2,7 @@
 
 use super::cells::{CELL_LEN, Cell, Cells};
 use super::config::{
-    COMPONENTS, ComponentConfig, Config, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
+    COMPONENTS, ComponentConfig, Config, ENTRIES, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
 };
 use super::dialing::{first_key, first_list};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
@@ -326,7 +326,7 @@ impl<'c> Machine<'c> {
     fn next_work(&mut self, now: Millis) -> Option<Work> {
         if let Some(cell) = Cell::ALL
             .into_iter()
-            .find(|cell| self.dirty & bit(*cell) != 0)
+            .find(|cell| self.dirty & cell.bit() != 0)
         {
             return Some(Work::Store(cell));
         }
@@ -428,6 +428,7 @@ impl<'c> Machine<'c> {
                     due: now.after(WELCOME_MS),
                 };
                 self.hello_due = true;
+                self.forget_verified();
                 self.store_again();
                 self.restate = 0;
                 self.ping_at = Millis::NEVER;
@@ -680,7 +681,7 @@ impl<'c> Machine<'c> {
     pub(super) const fn dirty(&mut self, cell: Cell) {
         // What failed goes along: an outcome must not come after the end of its trial.
         self.store_again();
-        self.dirty |= bit(cell);
+        self.dirty |= cell.bit();
     }
 
     /// Hands the journal what it has refused before.
@@ -691,26 +692,26 @@ impl<'c> Machine<'c> {
 
     /// Whether the journal does not hold what the outbox states.
     pub(super) const fn is_outbox_held(&self) -> bool {
-        self.failed & !bit(Cell::Claim) != 0
+        self.failed & !(Cell::Claim.bit() | ENTRY_BITS) != 0
     }
 
     /// Answers the works that name it.
     pub fn worked(&mut self, result: Result<(), Reason>, now: Millis) {
         match (self.work.take(), result) {
             (Some(Work::Store(cell)), Ok(())) => {
-                self.dirty &= !bit(cell);
+                self.dirty &= !cell.bit();
                 self.stored(cell);
             }
             (Some(Work::Store(cell)), Err(_)) => {
-                self.dirty &= !bit(cell);
+                self.dirty &= !cell.bit();
                 if !(GATEWAY_LISTS && cell == Cell::Gateways) {
-                    self.failed |= bit(cell);
+                    self.failed |= cell.bit();
                 }
                 // What follows in the order waits for it; the steps of a trial do not.
                 let waits = match cell {
                     Cell::Keys | Cell::Image(_) | Cell::Outbox => {
-                        let end = bit(Cell::Claim) | bit(Cell::Trial);
-                        bit(Cell::Outbox) | if self.cells.trial.is_none() { end } else { 0 }
+                        let end = Cell::Claim.bit() | Cell::Trial.bit() | ENTRY_BITS;
+                        Cell::Outbox.bit() | if self.cells.trial.is_none() { end } else { 0 }
                     }
                     _ => 0,
                 };
@@ -738,9 +739,8 @@ impl<'c> Machine<'c> {
 /// A session that held so long was no failed dial, in milliseconds.
 const HELD_MS: u64 = 5 * 60 * 1000;
 
-const fn bit(cell: Cell) -> u16 {
-    1 << cell.number()
-}
+/// The cells of entries, together.
+const ENTRY_BITS: u16 = if ENTRIES > 0 { 0xF000 } else { 0 };
 
 impl core::fmt::Debug for Machine<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

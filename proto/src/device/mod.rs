@@ -15,6 +15,7 @@ mod offer;
 mod outbox;
 mod proof;
 mod receiving;
+mod several;
 mod stage;
 mod transmit;
 mod trial;
@@ -22,10 +23,11 @@ mod work;
 
 pub use cells::{CELL_LEN, Cell, Cells, ClaimCell, ImageCell, Keys, TrialCell, TrialPhase};
 pub use config::{
-    COMPONENTS, ComponentConfig, Config, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
+    COMPONENTS, ComponentConfig, Config, ENTRIES, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
 };
 pub use hello::FRAME_MAX;
 pub use link::{DialFault, GatewayList, KeyUse, LinkState};
 pub use machine::Machine;
 pub use outbox::{Entry, Outbox, Said};
+pub use several::EntryCell;
 pub use work::{BootAction, Work};

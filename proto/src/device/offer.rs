@@ -1,7 +1,7 @@
 //! From Offer to staged: check, prove, prepare, receive, verify (spec/states.md section 1.2).
 
 use super::cells::{Cell, ClaimCell, TrialCell, TrialPhase};
-use super::config::{COMPONENTS, GATEWAY_LISTS};
+use super::config::{COMPONENTS, ENTRIES, GATEWAY_LISTS};
 use super::machine::{Active, Machine};
 use super::outbox::Said;
 use super::proof::Proof;
@@ -48,10 +48,11 @@ impl Machine<'_> {
             encoding: resume.encoding,
             payload_size: resume.payload_size,
         };
+        let whole = self.find_entry(resume);
         let known = self
             .cells
             .claimed()
-            .filter(|(image, _)| image.manifest == resume.manifest);
+            .filter(|(image, _)| whole && image.manifest == resume.manifest);
         let decision = match known {
             Some((image, _)) => recheck(
                 image.clone(),
@@ -96,6 +97,9 @@ impl Machine<'_> {
             return false;
         }
         self.stop_transfer();
+        if self.active.is_none_or(|active| active.update != update) {
+            self.forget_verified();
+        }
         self.active = Some(Active { update, place: 0 });
         self.stage_at = now.after(ACK_EVERY_MS);
         true
@@ -113,7 +117,7 @@ impl Machine<'_> {
         let Stage::Checking { offered, restart } = self.stage else {
             return;
         };
-        let decision = match GatewayFrame::decode(plaintext) {
+        let mut decision = match GatewayFrame::decode(plaintext) {
             Ok(GatewayFrame::Offer(offer)) => {
                 let board = BoardFacts {
                     product: self.config.product,
@@ -131,6 +135,13 @@ impl Machine<'_> {
             }
             _ => Err(Reason::BAD_MANIFEST),
         };
+        if ENTRIES > 0
+            && let (Ok(accepted), Ok(GatewayFrame::Offer(offer))) =
+                (&decision, GatewayFrame::decode(plaintext))
+            && let Err(reason) = self.take_entries(offer.manifest, &offered, accepted)
+        {
+            decision = Err(reason);
+        }
         self.decide(decision, &offered, restart, now);
     }
 
@@ -144,6 +155,10 @@ impl Machine<'_> {
         let Some(active) = self.active else { return };
         let place = self.config.place(offered.component);
         match (decision, place) {
+            // A manifest is installed whole (spec/protocol.md section 9.6).
+            (Ok(accepted), Some(_)) if ENTRIES == 0 && accepted.entries != 1 => {
+                self.decline(Reason::WRONG_COMPONENT);
+            }
             (Ok(accepted), Some(place)) => {
                 self.active = Some(Active { place, ..active });
                 let runs = self.runs(place, &accepted.image.sha256);
@@ -157,6 +172,8 @@ impl Machine<'_> {
                     self.stage = Stage::Idle;
                     self.active = None;
                     self.defer(active.update, Reason::ON_TRIAL, 600);
+                } else if runs && self.is_one_of_several(&accepted.image) {
+                    self.skip(active, &accepted.image.manifest);
                 } else if runs {
                     self.keep_running_image(place, &accepted.image);
                     self.end_update(Statement::CONFIRMED, Reason::ALREADY_RUNNING, "");
@@ -181,6 +198,7 @@ impl Machine<'_> {
 
     /// Starts, or goes on with, an image whose signature was checked.
     fn begin(&mut self, image: Remembered, _: SignatureVerified, restart: bool, now: Millis) {
+        self.put_at_hand(&image.manifest, image.component);
         let known = self
             .cells
             .claimed()
@@ -193,7 +211,8 @@ impl Machine<'_> {
                 prepared: false,
             });
             self.forget_prefix();
-            self.dirty(Cell::Claim);
+            self.restart_entry();
+            self.dirty_claim();
         }
         self.stage = Stage::Proving;
         self.prove(now);
@@ -259,7 +278,7 @@ impl Machine<'_> {
         };
         let (size, committed) = (image.size, claim.committed);
         if !core::mem::replace(&mut claim.prepared, true) {
-            self.dirty(Cell::Claim);
+            self.dirty_claim();
         }
         self.clean_from = Some(committed);
         let receiving = Receiving::new(size, committed, component);
@@ -357,7 +376,8 @@ impl Machine<'_> {
             claim.staged = false;
             claim.prepared = false;
         }
-        self.dirty(Cell::Claim);
+        self.restart_entry();
+        self.dirty_claim();
         self.prove(now);
     }
 
@@ -402,7 +422,7 @@ impl Machine<'_> {
         let every = self.active_config().map_or(0, |of| of.claim_every);
         if done || committed.saturating_sub(self.claimed) >= every {
             self.claimed = committed;
-            self.dirty(Cell::Claim);
+            self.dirty_claim();
         }
     }
 
@@ -419,15 +439,22 @@ impl Machine<'_> {
             return;
         };
         if !core::mem::replace(&mut claim.staged, true) {
-            self.dirty(Cell::Claim);
+            self.dirty_claim();
         }
+        self.note_verified(verified);
         self.stage = Stage::Staged(verified);
         self.state_passing(active, Statement::STAGED, Reason::NONE);
     }
 
     pub(super) fn handle_activate(&mut self, update: UpdateId) {
         match (&self.stage, self.active) {
-            (Stage::Staged(_), Some(active)) if active.update == update => {
+            (stage, Some(active)) if active.update == update && self.may_activate(stage) => {
+                match self.gather_entries() {
+                    Some(true) => {}
+                    Some(false) => return self.leave(ByeReason::PROTOCOL_ERROR),
+                    None => return self.all_run(),
+                }
+                let active = self.active.unwrap_or(active);
                 self.cells.trial = Some(TrialCell {
                     update,
                     phase: TrialPhase::Activating,
@@ -436,6 +463,7 @@ impl Machine<'_> {
                     awake_s: 0,
                     attempts: 1,
                     reason: Reason::NONE,
+                    blamed: 0,
                 });
                 self.dirty(Cell::Trial);
                 self.state_passing(active, Statement::ACTIVATING, Reason::NONE);
@@ -588,7 +616,7 @@ impl Machine<'_> {
         );
     }
 
-    fn state_passing(&mut self, active: Active, state: Statement, reason: Reason) {
+    pub(super) fn state_passing(&mut self, active: Active, state: Statement, reason: Reason) {
         self.pass_on(active.update, self.active_component(), state, reason);
     }
 
@@ -607,6 +635,9 @@ impl Machine<'_> {
     }
 
     pub(super) fn drop_claim(&mut self) {
+        if let Some(place) = self.cells.entry_at_hand() {
+            self.drop_entry(place);
+        }
         self.cells.claim = None;
         if self.cells.trial.is_none() {
             self.cells.image = None;
@@ -616,7 +647,7 @@ impl Machine<'_> {
     }
 
     /// Nothing is known of the slot any more.
-    fn forget_prefix(&mut self) {
+    pub(super) fn forget_prefix(&mut self) {
         self.claimed = 0;
         self.proof = Proof::new();
         self.clean_from = None;

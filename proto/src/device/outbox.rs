@@ -183,6 +183,11 @@ impl Outbox {
         let _ = self.detail.push_str(clipped(detail, OUTBOX_DETAIL_MAX));
     }
 
+    /// What is kept for the next entry.
+    pub(super) fn noted(&self) -> &str {
+        self.detail(self.last.wrapping_add(1).max(1))
+    }
+
     /// Drops an entry; the place that it had, where there was one.
     pub(super) fn settle(&mut self, sequence: u32) -> Option<(usize, Said)> {
         let place = self

@@ -4,7 +4,7 @@
 //! repeated: after a cut the machine decides from the phase and from what runs.
 
 use super::cells::{Cell, TrialPhase};
-use super::config::RunningImage;
+use super::config::{ENTRIES, RunningImage};
 use super::link::{DialFault, LinkState};
 use super::machine::{Active, Machine};
 use super::stage::Stage;
@@ -26,10 +26,19 @@ impl Machine<'_> {
             return;
         };
         let place = self.config.place(image.component).unwrap_or(0);
+        let phase = trial.phase;
         self.active = Some(Active {
             update: trial.update,
             place,
         });
+        if let Some((beside, reason)) = self.wrong_beside(phase) {
+            self.blame(beside);
+            self.revert(reason);
+            return;
+        }
+        let (Some(image), Some(trial)) = (&self.cells.image, &mut self.cells.trial) else {
+            return;
+        };
         let running = self.running.get(usize::from(place));
         let known = running.is_some_and(|running| running.digest_from != DigestFrom::UNKNOWN);
         let runs = known && running.is_some_and(|running| running.digest == image.sha256);
@@ -42,7 +51,7 @@ impl Machine<'_> {
                 trial.boots = 1;
                 trial.attempts = 0;
                 self.dirty(Cell::Trial);
-                self.stage = Stage::SelfTesting;
+                self.test_next();
             }
             // The old image runs already; the boot side is told that the trial is over, so that
             // no later update takes this return for its own.
@@ -65,12 +74,15 @@ impl Machine<'_> {
                 if spent {
                     self.revert(Reason::CRASHED);
                 } else {
-                    self.stage = Stage::SelfTesting;
+                    self.test_next();
                 }
             }
             TrialPhase::Confirming if unfinished => self.revert(Reason::WRONG_IMAGE_RUNNING),
             // The gateway has seen it run: what cannot be asked now is made final all the same.
-            TrialPhase::Confirming if runs || !known => self.stage = Stage::Confirming,
+            TrialPhase::Confirming if runs || !known => {
+                self.confirm_first();
+                self.stage = Stage::Confirming;
+            }
             TrialPhase::Switched | TrialPhase::Testing | TrialPhase::Confirming
                 if by_bootloader =>
             {
@@ -127,6 +139,7 @@ impl Machine<'_> {
                 self.note_detail(detail);
                 self.revert(reason);
             }
+            (BootAction::Confirm, Ok(_)) if self.confirm_next() => {}
             (BootAction::Confirm, Ok(_)) => self.confirmed(),
             // The trial goes on; its budget ends it.
             (BootAction::Confirm, Err(_)) => {
@@ -160,7 +173,7 @@ impl Machine<'_> {
         if verdict == SelfTest::FAILED {
             self.note_detail(detail);
             self.revert(Reason::SELF_TEST);
-        } else {
+        } else if !self.note_verdict(verdict) {
             self.stage = Stage::Trial;
         }
     }
@@ -174,6 +187,7 @@ impl Machine<'_> {
                 .is_some_and(|trial| trial.update == update)
         {
             self.set_phase(TrialPhase::Confirming);
+            self.confirm_first();
             self.stage = Stage::Confirming;
         } else if self.cells.outbox.has_outcome_of(&update) {
             self.restate();
@@ -182,6 +196,10 @@ impl Machine<'_> {
 
     /// `Boot::confirm` is durable: the outcome may be stated.
     fn confirmed(&mut self) {
+        if self.confirm_entries() {
+            return self.end_update(Statement::CONFIRMED, Reason::NONE, "");
+        }
+        self.drop_rest();
         let (Some(active), Some(image)) = (self.active, self.cells.image.take()) else {
             return;
         };
@@ -197,6 +215,7 @@ impl Machine<'_> {
 
     /// Puts the old image back.
     fn revert(&mut self, reason: Reason) {
+        self.turn_back();
         if let Some(trial) = &mut self.cells.trial {
             trial.reason = reason;
             trial.attempts = 1;
@@ -210,16 +229,32 @@ impl Machine<'_> {
 
     /// The old image runs.
     fn reverted(&mut self, reason: Reason) {
-        self.end_trial();
+        if self.revert_next() {
+            return;
+        }
         // An image that nobody could be asked about stays staged; one that failed does not.
-        if !matches!(reason, Reason::NO_CONTACT | Reason::GATEWAY_SILENT) {
+        let stays = matches!(reason, Reason::NO_CONTACT | Reason::GATEWAY_SILENT);
+        self.end_entries(stays);
+        if !stays {
+            self.drop_rest();
+        }
+        self.end_trial();
+        if !stays {
             self.drop_claim();
         }
-        self.end_update(Statement::REVERTED, reason, "");
+        let state = if ENTRIES > 0 && reason == Reason::REVERT_FAILED {
+            Statement::FAILED
+        } else {
+            Statement::REVERTED
+        };
+        self.end_update(state, reason, "");
     }
 
     /// The image could not be undone: it runs still, or nobody can say what does.
     fn revert_failed(&mut self, detail: &str) {
+        if self.note_revert_failed(detail) {
+            return self.reverted(Reason::REVERT_FAILED);
+        }
         self.end_trial();
         self.drop_claim();
         self.end_update(Statement::FAILED, Reason::REVERT_FAILED, detail);

@@ -546,6 +546,7 @@ impl Delivery {
                     return Err(Fault(CloseCode::ACK_BEYOND_SENT));
                 }
                 self.rtt_ms = now.since(self.asked_at);
+                self.walk.accepted();
                 self.enter(
                     Stage::Proving {
                         accept: *accept,

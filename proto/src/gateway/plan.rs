@@ -188,6 +188,12 @@ impl Walk {
         self.claimed & 1 << self.at != 0
     }
 
+    /// The board has accepted one part, and so has verified the manifest of all: those that
+    /// follow are asked for without it.
+    pub(super) const fn accepted(&mut self) {
+        self.claimed = u8::MAX;
+    }
+
     /// Write unit of the part under way, in bytes.
     pub(super) fn unit(&self) -> u32 {
         let unit = self.units.get(usize::from(self.at));

@@ -1,11 +1,12 @@
 //! A board's decision on an offered manifest, in the order of spec/protocol.md section 6.4.
 
-use heapless::String;
+use heapless::{String, Vec};
 
 use super::{Entry, Manifest, TrialBudget};
 use crate::code::Reason;
+use crate::device::COMPONENTS;
 use crate::id::Digest;
-use crate::limits::{ENCODING_RAW, REMEMBERED_LEN, VERSION_MAX};
+use crate::limits::{COMPONENTS_MAX, ENCODING_RAW, REMEMBERED_LEN, VERSION_MAX};
 use crate::stored::{Stored, Way, load};
 use crate::trust::{SignatureVerified, TrustSet, VerifySignature};
 use crate::wire::Writer;
@@ -58,6 +59,8 @@ pub struct Accepted {
     pub image: Remembered,
     /// The proof.
     pub verified: SignatureVerified,
+    /// Entries of the manifest; 1 on a Resume.
+    pub entries: u8,
 }
 
 /// What a board keeps of a verified manifest: enough to take a Resume without seeing it again, to run the
@@ -125,15 +128,14 @@ pub fn check(
     let entry = manifest
         .entry(offered.component)
         .ok_or(Reason::WRONG_COMPONENT)?;
-    let component = find(components, offered.component).ok_or(Reason::WRONG_COMPONENT)?;
-    if !entry.fits_hardware(board.hardware) {
-        return Err(Reason::WRONG_HARDWARE);
-    }
-    check_offer(entry.size, offered, component)?;
-    check_order(entry.counter, entry.sha256, offered, component, trust)?;
-    if !is_satisfied(&entry, components) {
-        return Err(Reason::REQUIRED_DIGEST);
-    }
+    judge(
+        &manifest,
+        &entry,
+        offered,
+        board.hardware,
+        components,
+        trust,
+    )?;
     let image = Remembered {
         manifest: manifest.digest(),
         component: entry.component,
@@ -145,7 +147,88 @@ pub fn check(
         trial: manifest.trial().or_defaults(),
         trust_epoch: trust.epoch,
     };
-    Ok(Accepted { image, verified })
+    Ok(Accepted {
+        image,
+        verified,
+        entries: manifest.entries().how_many(),
+    })
+}
+
+/// Everything of one entry that needs no key, from `wrong_component` on.
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "a board with one component has one call, and saves the flash of a second"
+)]
+fn judge(
+    manifest: &Manifest<'_>,
+    entry: &Entry<'_>,
+    offered: &Offered,
+    hardware: u16,
+    components: &[ComponentFacts],
+    trust: &TrustSet,
+) -> Result<(), Reason> {
+    let component = find(components, entry.component).ok_or(Reason::WRONG_COMPONENT)?;
+    if !entry.fits_hardware(hardware) {
+        return Err(Reason::WRONG_HARDWARE);
+    }
+    check_offer(entry.size, offered, component)?;
+    check_order(entry.counter, entry.sha256, offered, component, trust)?;
+    if !is_satisfied(manifest, entry, components) {
+        return Err(Reason::REQUIRED_DIGEST);
+    }
+    Ok(())
+}
+
+/// Decides whether the board takes every entry of a manifest of which [`check`] has accepted
+/// one, and what it keeps of each, in the manifest's order (spec/protocol.md section 9.6).
+///
+/// # Errors
+/// As [`check`], of the first entry in the order that is not acceptable.
+pub fn judge_others(
+    manifest: &[u8],
+    offered: &Offered,
+    board: &BoardFacts<'_>,
+    components: &[ComponentFacts],
+    accepted: &Accepted,
+) -> Result<Vec<Remembered, COMPONENTS_MAX>, Reason> {
+    let trust = board.trust.ok_or(Reason::NO_TRUST)?;
+    let manifest = Manifest::parse(manifest).map_err(|_| Reason::BAD_MANIFEST)?;
+    // What the board has not is said before what does not fit.
+    if manifest
+        .entries()
+        .any(|entry| find(components, entry.component).is_none())
+    {
+        return Err(Reason::WRONG_COMPONENT);
+    }
+    let mut images = Vec::new();
+    for entry in manifest.entries() {
+        let offered = Offered {
+            component: entry.component,
+            encoding: ENCODING_RAW,
+            payload_size: entry.size,
+            ..*offered
+        };
+        judge(
+            &manifest,
+            &entry,
+            &offered,
+            board.hardware,
+            components,
+            trust,
+        )?;
+        let image = Remembered {
+            component: entry.component,
+            version: String::try_from(entry.version).map_err(|_| Reason::BAD_MANIFEST)?,
+            size: entry.size,
+            sha256: entry.sha256,
+            counter: entry.counter,
+            floor: entry.floor,
+            ..accepted.image.clone()
+        };
+        images.push(image).map_err(|_| Reason::BAD_MANIFEST)?;
+    }
+    Ok(images)
 }
 
 /// Decides again on a Resume of a manifest that was verified before: everything that may have changed
@@ -173,6 +256,7 @@ pub fn recheck(
     Ok(Accepted {
         image,
         verified: SignatureVerified::remembered(),
+        entries: 1,
     })
 }
 
@@ -218,8 +302,17 @@ fn check_order(
     Ok(())
 }
 
-fn is_satisfied(entry: &Entry<'_>, components: &[ComponentFacts]) -> bool {
+fn is_satisfied(manifest: &Manifest<'_>, entry: &Entry<'_>, components: &[ComponentFacts]) -> bool {
     entry.requires().all(|required| {
+        // What an entry before this one installs will run there by then.
+        if COMPONENTS > 1
+            && let Some(before) = manifest
+                .entries()
+                .take_while(|before| before.component != entry.component)
+                .find(|before| before.component == required.component)
+        {
+            return before.sha256 == required.digest;
+        }
         find(components, required.component)
             .is_some_and(|facts| facts.running_digest == Some(required.digest))
     })

@@ -7,6 +7,8 @@ mod device;
 mod ends;
 mod journal;
 mod session;
+#[cfg(feature = "several-components")]
+mod several;
 
 use std::fmt::Write as _;
 
@@ -34,6 +36,8 @@ fn tables() -> Vec<(&'static str, String)> {
         ("board-frames", device::frame_table()),
         ("board-work", device::work_table()),
         ("board-boot", device::boot_table()),
+        #[cfg(feature = "several-components")]
+        ("board-walk", several::table()),
         ("session", session::table()),
         ("delivery-frames", delivery::frame_table()),
         ("delivery-start", delivery::start_table()),
