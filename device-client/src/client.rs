@@ -640,6 +640,10 @@ where
                 return;
             }
         };
+        // A boot side that had gone back by itself says why.
+        if action == BootAction::Revert && result.is_ok() && !boot.detail().is_empty() {
+            self.machine.note_detail(boot.detail());
+        }
         let result = result
             .map(|restart| restart == Restart::Needed)
             .map_err(BootError::reason);

@@ -12,6 +12,7 @@
 //! disk) is replaced by the launcher's own executable, until the next update.
 
 use std::{
+    borrow::ToOwned as _,
     ffi::OsString,
     format,
     io::{self, Read as _, Write as _},
@@ -136,6 +137,8 @@ pub struct Launcher {
     starts: u8,
     /// How the last start of it ended.
     why: String,
+    /// Another start of it would end the same way.
+    hopeless: bool,
     _locked: State,
 }
 
@@ -177,6 +180,7 @@ impl Launcher {
             signals,
             starts: 0,
             why: String::new(),
+            hopeless: false,
             _locked: state,
         })
     }
@@ -207,7 +211,7 @@ impl Launcher {
             match end {
                 End::Ended(status) if restart_wanted(status).is_some() => {
                     reason = restart_wanted(status);
-                    self.why = format!("ended {} times before it was confirmed", self.starts);
+                    pause = PAUSE;
                 }
                 End::Ended(status) if !choice.on_trial => return exit_code(status),
                 End::NotStarted(error) if !choice.on_trial => {
@@ -220,10 +224,7 @@ impl Launcher {
                     self.silence.as_secs()
                 )),
                 End::NotStarted(error) => {
-                    // Another start would end the same way.
-                    if never(&error) {
-                        self.starts = u8::MAX;
-                    }
+                    self.hopeless = never(&error);
                     self.note(format!("cannot be executed: {error}"));
                 }
             }
@@ -233,6 +234,12 @@ impl Launcher {
             self.rest(pause);
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    /// No image is on trial.
+    fn forget(&mut self) {
+        (self.starts, self.hopeless) = (0, false);
+        self.why.clear();
     }
 
     fn note(&mut self, why: String) {
@@ -261,7 +268,7 @@ impl Launcher {
             on_trial: false,
         };
         let Some(mut switch) = switch else {
-            self.starts = 0;
+            self.forget();
             let target = self.images.target().unwrap_or_else(|error| {
                 tracing::error!(%error, "STATE/current");
                 None
@@ -271,11 +278,16 @@ impl Launcher {
         let old = self.installed(switch.from.as_deref());
         match switch.step {
             // The old agent goes on with what was cut.
-            Step::Installing | Step::Restoring | Step::Returned => settled(old),
+            Step::Installing | Step::Restoring | Step::Returned => {
+                self.forget();
+                settled(old)
+            }
             Step::Trial => {
                 self.starts = self.starts.max(switch.starts);
-                if self.starts >= switch.boots {
-                    self.go_back(&mut switch);
+                if self.hopeless || self.starts >= switch.boots {
+                    if self.go_back(&mut switch) {
+                        self.forget();
+                    }
                     return settled(old);
                 }
                 self.starts += 1;
@@ -291,21 +303,27 @@ impl Launcher {
         }
     }
 
-    /// Puts the old agent back, for good where that can be stored. A cut before the last
+    /// Puts the old agent back, and returns whether that is durable. A cut before the last
     /// step is one in the trial, and this is done again.
-    fn go_back(&self, switch: &mut Switch) {
+    fn go_back(&self, switch: &mut Switch) -> bool {
         tracing::warn!(image = %switch.image, "puts the old agent back");
         let current = self.images.current();
         switch.step = Step::Returned;
         switch.starts = self.starts;
-        switch.why.clone_from(&self.why);
+        switch.why = match &*self.why {
+            "" => format!("{} starts did not end in a confirmation", self.starts),
+            why if self.hopeless => why.to_owned(),
+            why => format!("{why}, in start {} of {}", self.starts, switch.boots),
+        };
         let back = match switch.from.as_deref() {
             Some(target) => durable::point(&current, target),
             None => durable::remove(&current),
         };
-        if let Err(error) = back.and_then(|()| self.images.set_switch(switch)) {
+        let stored = back.and_then(|()| self.images.set_switch(switch));
+        if let Err(error) = &stored {
             tracing::error!(%error, "the old agent runs, and it cannot be stored that it does");
         }
+        stored.is_ok()
     }
 
     fn start(&self, choice: &Choice, reason: Option<BootReason>) -> End {
