@@ -21,6 +21,57 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&both).into_owned()
 }
 
+/// The shipped settings, behind a provisioning file, as a board has them.
+#[cfg(feature = "agent")]
+#[test]
+fn the_shipped_settings_are_taken() {
+    use dialhome_device::agent::{component::Rollback, config::Config};
+    let key = "00".repeat(32);
+    let provisioned = format!(
+        "id = \"board-7\"\nproduct = \"sensor\"\nkey = \"{key}\"\n\
+         gateways = [\"gw.example:7040\"]\npins = []\n\n\
+         [trust]\nepoch = 1\nthreshold = 1\nkeys = [\"{key}\"]\n"
+    );
+    let mut seen = 0;
+    for entry in fs::read_dir(service("avr")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let shipped = fs::read_to_string(&path).unwrap();
+        let parse = |text: &str| {
+            let config = Config::parse(&format!("{provisioned}\n{text}"), &path);
+            config.unwrap_or_else(|error| panic!("{error}"))
+        };
+        let config = parse(&shipped);
+        let [avr] = &config.components[..] else {
+            panic!("{:?}", config.components);
+        };
+        assert_eq!((avr.number, avr.rollback), (1, Rollback::RestoreCopy));
+        let commands = &avr.commands;
+        for (command, what) in [
+            (&commands.install, "install"),
+            (&commands.running, "running"),
+        ] {
+            let command = command.as_ref().unwrap();
+            assert_eq!(command.command[..2], ["/usr/bin/dialhome-avr", what]);
+        }
+        // What stands there as an example is one.
+        let with_check = shipped
+            .replace("# [component", "[component")
+            .replace("# command", "command")
+            .replace("# timeout_s", "timeout_s");
+        assert!(
+            parse(&with_check).components[0]
+                .commands
+                .self_test
+                .is_some()
+        );
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
+}
+
 #[test]
 fn systemd_takes_the_unit_and_finds_it_closed() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,6 +1,5 @@
 //! An AVR beside a Linux board, as component 1 of its agent: Intel HEX is signed, sent, and
-//! programmed by the real avrdude, as the recipe in `device-client/service/linkit-duo` has it. What
-//! runs is what is read back from the flash, and a board that fails gets the last good image
+//! programmed by the real avrdude, as the recipe in `device-client/service/avr` has it. What runs is what is read back from the flash, and a board that fails gets the last good image
 //! again, which the agent keeps.
 
 use std::path::PathBuf;
@@ -13,26 +12,22 @@ use support::{Bench, Image, PATIENCE, random_bytes};
 
 mod support;
 
-/// FOLDER/tty is the line. The deadline is for boards that fall silent: avrdude has none.
-const SETTINGS: &str = r#"
-[reconnect]
-first_ms = 20
-max_ms = 200
-
-[[component]]
-number = 1
-name = "lamp"
-slot_size = 32256
-rollback = "restore_copy"
-
-[component.install]
-command = ["sh", "-c", "exec avrdude -q -c arduino -p m328p -P FOLDER/tty -b 115200 -D -U flash:w:$DIALHOME_IMAGE:r"]
-timeout_s = 20
-
-[component.running]
-command = ["sh", "-c", "[ ! -e $DIALHOME_IMAGE ] || avrdude -q -q -A -c arduino -p m328p -P FOLDER/tty -b 115200 -U flash:r:FOLDER/copy:r && head -c $(wc -c <$DIALHOME_IMAGE) FOLDER/copy | sha256sum"]
-timeout_s = 60
-"#;
+/// The shipped recipe, on the line FOLDER/tty. The deadline is for boards that fall silent:
+/// avrdude has none.
+fn settings() -> String {
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../device-client/service/avr");
+    let recipe = std::fs::read_to_string(format!("{shipped}/arduino.toml")).unwrap();
+    let mut settings = "[reconnect]\nfirst_ms = 20\nmax_ms = 200\n\n".to_owned() + &recipe;
+    for (from, to) in [
+        ("/usr/bin/dialhome-avr", &*format!("{shipped}/dialhome-avr")),
+        ("/dev/ttyUSB0", "FOLDER/tty"),
+        ("timeout_s = 120", "timeout_s = 20"),
+    ] {
+        assert_eq!(settings.matches(from).count(), 2, "{from}: {settings}");
+        settings = settings.replace(from, to);
+    }
+    settings
+}
 
 const ID: &str = "lamp-1";
 
@@ -53,7 +48,7 @@ impl Lamp {
             ..Options::new(folder.join("flash"))
         })
         .unwrap();
-        bench.board(ID, Faults::default(), SETTINGS).await;
+        bench.board(ID, Faults::default(), &settings()).await;
         let old = hex_image(&bench, "1.0", 1).await;
         bench.push(ID, &old.name, &[]).await.confirmed();
         let lamp = Self { bench, avr, old };
@@ -126,7 +121,7 @@ async fn a_byte_that_does_not_keep_brings_the_old_image_back() {
     lamp.order(&format!("faults stuck=123:{wrong:x},sessions=1"));
     let detail = lamp.fails(&new).await;
     assert!(
-        detail.starts_with("lamp: install ended with code 1") && detail.contains("at addr 0x0123"),
+        detail.starts_with("avr: install ended with code 1") && detail.contains("at addr 0x0123"),
         "{detail}"
     );
     lamp.holds(&lamp.old).await;
@@ -164,7 +159,7 @@ async fn a_board_that_is_unplugged_in_the_middle_gets_the_old_image_when_it_is_b
     let (detail, plugged) = tokio::join!(lamp.fails(&new), tokio::time::timeout(PATIENCE, plug));
     plugged.expect("an attempt at the old image");
     assert!(
-        detail.starts_with("lamp: install ran over its 20 s"),
+        detail.starts_with("avr: install ran over its 20 s"),
         "{detail}"
     );
     lamp.holds(&lamp.old).await;

@@ -111,14 +111,14 @@ impl State {
         // An absolute path holds for commands that change their directory.
         let dir = fs::canonicalize(dir).map_err(|error| unusable(dir, error))?;
         let path = dir.join(name);
-        let mut lock = OpenOptions::new()
-            .read(true)
+        let made = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&path)
-            .map_err(|error| unusable(&path, error))?;
+            .open(&path);
+        let lock = made.and_then(|_| File::open(&path));
+        let lock = lock.map_err(|error| unusable(&path, error))?;
         let end = Instant::now() + patience;
         while let Err(errno) = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             if errno == rustix::io::Errno::WOULDBLOCK && Instant::now() < end {
@@ -134,8 +134,14 @@ impl State {
             let process = process.trim().to_owned();
             return Err(StateError::InUse { dir, process });
         }
-        lock.set_len(0)
-            .and_then(|()| writeln!(lock, "{}", std::process::id()))
+        // Held by a file that is open for reading: one that is open for writing keeps its file
+        // system from being made read-only.
+        let noted = OpenOptions::new().write(true).open(&path);
+        noted
+            .and_then(|mut file| {
+                file.set_len(0)?;
+                writeln!(file, "{}", std::process::id())
+            })
             .and_then(|()| super::durable::sync_dir(&dir))
             .map_err(|error| unusable(&path, error))?;
         Ok(Self { dir, _lock: lock })
