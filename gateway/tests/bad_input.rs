@@ -208,12 +208,14 @@ async fn a_disk_that_is_full_or_read_only_is_told_and_the_agent_stays() {
         assert!(done.status.success(), "{how}: {said}");
     };
     remount("remount,ro");
-    let detail = bad.fails(&new, "failed", "storage").await;
-    assert!(
-        detail.starts_with("the slot may not be written"),
-        "{detail}"
-    );
+    // No journal, no update: it waits, and says for what.
+    let update = bad.bench.push_no_wait(ID, &new.name, &[]).await;
+    let deferred = bad.bench.reaches(&update, "deferred").await;
+    assert_eq!(deferred["reason"], "storage", "{deferred}");
+    bad.is_well(&bad.old).await;
     remount("remount,rw");
-    bad.bench.push(ID, &new.name, &[]).await.confirmed();
+    // A new session tries again at once.
+    bad.bench.relay(ID).cut_all();
+    bad.bench.reaches(&update, "confirmed").await;
     bad.is_well(&new).await;
 }

@@ -28,7 +28,7 @@ use std::{
 use dialhome_proto::{
     code::{BootReason, DigestFrom, Revert, SelfTest},
     id::Digest,
-    limits::DETAIL_MAX,
+    limits::OUTBOX_DETAIL_MAX,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -215,11 +215,12 @@ impl LinuxBoot {
         BootError::Storage
     }
 
+    /// The detail says how it failed and how its output ends, in as much as the journal keeps.
     fn command_failed(&mut self, at: usize, failed: &CommandFailed) -> BootError {
         let name = &self.parts[at].name;
         tracing::error!(name, "{failed}");
         let before = if name.is_empty() { 0 } else { name.len() + 2 };
-        let detail = failed.detail_within(DETAIL_MAX.saturating_sub(before));
+        let detail = failed.detail_within(OUTBOX_DETAIL_MAX.saturating_sub(before));
         self.say(at, &detail);
         BootError::Install
     }
@@ -640,7 +641,7 @@ fn names(switch: Option<&Switch>) -> (&str, &str) {
 }
 
 fn truncate(text: &mut String) {
-    let end = (0..=text.len().min(DETAIL_MAX))
+    let end = (0..=text.len().min(OUTBOX_DETAIL_MAX))
         .rev()
         .find(|end| text.is_char_boundary(*end));
     text.truncate(end.unwrap_or(0));

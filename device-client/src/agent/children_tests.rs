@@ -207,11 +207,13 @@ fn a_check_that_fails_names_the_child() {
     );
     board.children[0].commands.self_test = None;
     assert_eq!(board.start().self_test(1), SelfTest::NOT_RUN);
+    // As much as the journal keeps, and of the output the end.
     let long = "x".repeat(400);
-    board.children[0].commands.self_test = shell(&format!("echo {long}; exit 3"));
+    board.children[0].commands.self_test = shell(&format!("echo {long} dark; exit 3"));
     let mut boot = board.start();
     boot.self_test(1);
-    assert_eq!(boot.detail().len(), DETAIL_MAX);
+    assert_eq!(boot.detail().len(), OUTBOX_DETAIL_MAX);
+    assert!(boot.detail().ends_with("xx dark"), "{}", boot.detail());
 }
 
 /// An update of several components has them all on trial at a time, and brings them back in
