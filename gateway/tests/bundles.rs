@@ -194,8 +194,9 @@ async fn two_components_are_sent_in_their_order_and_confirmed_as_one() {
     peer.send(committed).await;
     peer.send(report(id, 0, Statement::STAGED, Reason::NONE))
         .await;
+    // The board knows the manifest by now, all of it.
     let (how, _) = asked(&mut peer, &image, 1).await;
-    assert_eq!(how, Asked::Offer);
+    assert_eq!(how, Asked::Resume);
     let begun = take(&mut peer, id, &image, 1, 0, 2_000).await;
     bench
         .until(&["update", "show", &update], |update| {

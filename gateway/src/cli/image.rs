@@ -72,20 +72,19 @@ async fn add(command: &AddArgs, client: &Client, out: Output) -> Result<ExitCode
         } else {
             "is added"
         };
-        let digests: Vec<String> = if image.entries.len() > 1 {
-            let entries = image.entries.iter();
-            entries
-                .map(|entry| format!("component {} {}", entry.component, entry.digest))
-                .collect()
+        let size = bytes(u64::from(image.size));
+        let mut text = format!("Image {} {what}: {size}", image.image);
+        if image.entries.len() > 1 {
+            for entry in &image.entries {
+                let size = bytes(u64::from(entry.size));
+                text.push_str(&format!(
+                    "\n  component {}: {size}, sha256 {}",
+                    entry.component, entry.digest
+                ));
+            }
         } else {
-            vec![image.digest.clone()]
-        };
-        let mut text = format!(
-            "Image {} {what}: {}, sha256 {}",
-            image.image,
-            bytes(u64::from(image.size)),
-            digests.join(", ")
-        );
+            text.push_str(&format!(", sha256 {}", image.digest));
+        }
         for entry in image.entries.iter().filter(|_| added.check_changed) {
             let family = match entry.component {
                 0 => image.product.clone(),

@@ -46,7 +46,7 @@ pub struct SignArgs {
     /// The product that the image is for
     #[arg(long, value_name = "P")]
     pub product: Option<String>,
-    /// The image's version, for people: letters, digits and . _ + ~ -
+    /// The image's version, for people: letters, digits and . _ + ~ -; also of each --entry that names none
     #[arg(long, value_name = "V")]
     pub version: Option<String>,
     /// A private key that signs; up to three, for boards that ask for several signatures
@@ -388,7 +388,7 @@ impl fmt::Display for Summary {
                 }
                 write!(
                     f,
-                    "all\n  manifest  {}\n  signed by {}",
+                    "all components\n  manifest  {}\n  signed by {}",
                     self.manifest_digest,
                     self.signers.join(", ")
                 )?;

@@ -107,6 +107,30 @@ async fn counted(store: &Store) -> Vec<(String, Option<String>, u64)> {
 const FIRST: &str = "0000000000000001";
 const SECOND: &str = "0000000000000002";
 
+/// What an update of one component is stored as has no field that an older version does not know.
+#[test]
+fn the_records_of_one_component_are_as_they_were() {
+    let counters = Counters {
+        committed: 1,
+        sent: 2,
+        resent: 3,
+        sessions: 4,
+        place: 0,
+    };
+    assert_eq!(
+        sqlite::json(&counters).unwrap(),
+        r#"{"committed":1,"sent":2,"resent":3,"sessions":4}"#
+    );
+    let intent = sqlite::json(&intent(FIRST)).unwrap();
+    assert!(!intent.contains("entries"), "{intent}");
+    let several = Counters {
+        place: 1,
+        ..counters
+    };
+    let read: Counters = sqlite::parse(&sqlite::json(&several).unwrap()).unwrap();
+    assert_eq!(read, several);
+}
+
 #[tokio::test]
 async fn a_command_that_fails_is_taken_back_alone() {
     let data = tempfile::tempdir().unwrap();
