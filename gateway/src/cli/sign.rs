@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use dialhome_proto::id::Digest;
-use dialhome_proto::manifest::{Required, TrialBudget};
+use dialhome_proto::manifest::{ManifestFault, Required, TrialBudget};
 use ed25519_dalek::SigningKey;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -686,7 +686,22 @@ impl From<SignError> for CliError {
         match error {
             SignError::Keys(_) | SignError::DuplicateKey(_) => Self::wrong_use(format!("{error}.")),
             SignError::TooBig(_) => Self::failed("image_too_big", format!("{error}.")),
-            SignError::Manifest(_) | SignError::Statement(_) => {
+            SignError::Manifest(fault) => {
+                let refused = Self::wrong_use(format!("A board would refuse this: {error}."));
+                match fault {
+                    ManifestFault::TooLong => refused.hint(
+                        "Name fewer devices and requirements, write shorter versions, or sign with fewer keys.",
+                    ),
+                    ManifestFault::DuplicateComponent(_) => {
+                        refused.hint("Give each component one --entry.")
+                    }
+                    ManifestFault::Entries => refused.hint(
+                        "Sign what is more as another file, and push it when this one is confirmed.",
+                    ),
+                    _ => refused,
+                }
+            }
+            SignError::Statement(_) => {
                 Self::wrong_use(format!("A board would refuse this: {error}."))
             }
         }

@@ -249,6 +249,20 @@ fn several_components_are_signed_as_one_file_in_their_order() {
         exit == 2 && text.contains("two images for component 1"),
         "{text}"
     );
+    assert!(text.contains("each component one --entry"), "{text}");
+    let long = format!("{},require=9={}", "v".repeat(32), digest(b"the loader"));
+    let four: Vec<String> = (0..4).map(|component| at(component, &long)).collect();
+    let four: Vec<&str> = four.iter().map(String::as_str).collect();
+    let devices = ["a", "b", "c", "d"].map(|device| device.repeat(64));
+    let devices: Vec<&str> = devices
+        .iter()
+        .flat_map(|device| ["--device", device.as_str()])
+        .collect();
+    let (exit, text) = wrong(&four, &devices);
+    assert!(
+        exit == 2 && text.contains("longer than 768 bytes") && text.contains("fewer devices"),
+        "{text}"
+    );
     let five: Vec<String> = (0..5).map(|component| at(component, "1")).collect();
     let five: Vec<&str> = five.iter().map(String::as_str).collect();
     let (exit, text) = wrong(&five, &[]);
