@@ -108,6 +108,40 @@ pub trait Boot {
     fn detail(&self) -> &str {
         ""
     }
+
+    /// Keeps, durably, what the last failed call's command printed, for the outcome of this
+    /// update; called before that outcome is stored, and again after each further failure.
+    /// A board that runs no commands, or cannot store it, keeps nothing.
+    fn keep_output(&mut self, update: &UpdateId) {
+        let _ = update;
+    }
+
+    /// Takes a longer text into memory and returns its parts, at most 8 (spec/protocol.md
+    /// section 12); 0 where there is none. Only asked with the feature `texts`.
+    fn text(&mut self, text: Text) -> u8 {
+        let _ = text;
+        0
+    }
+
+    /// A part, from 1, of what [`Self::text`] took last of this kind: at most 768 bytes.
+    fn text_part(&self, text: Text, part: u8) -> &str {
+        let _ = (text, part);
+        ""
+    }
+}
+
+/// A longer text of a board.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// What was kept for this update.
+    Output(UpdateId),
+    /// The end of the board's log.
+    Log {
+        /// Most lines.
+        lines: u16,
+        /// Most bytes.
+        bytes: u16,
+    },
 }
 
 /// The image that `activate` is to start.

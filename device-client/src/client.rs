@@ -4,6 +4,8 @@
 //! called again; it never waits. How the caller waits, in a blocking `poll(2)`, a
 //! `wfi` or an async executor, is the caller's.
 
+#[cfg(feature = "texts")]
+use crate::boot::Text;
 use crate::boot::{Activation, Boot, BootError, Restart, Running};
 use crate::crypto::{Ed25519, HandshakeFault, Initiator, SoftAead};
 use crate::journal::Journal;
@@ -22,6 +24,8 @@ use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records, record_len};
 use dialhome_proto::statement::GatewaysStatement;
 use dialhome_proto::time::Millis;
 use dialhome_proto::trust::TrustSet;
+#[cfg(feature = "texts")]
+use dialhome_proto::{device::TextDue, frame::ReadLog, limits::TEXT_PARTS_MAX};
 use heapless::Vec;
 
 /// Longest record to the gateway, in bytes, with its length.
@@ -106,6 +110,9 @@ pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     machine: Machine<'c>,
     random: Random,
     session: Session,
+    /// How far the output and the log are said that are due.
+    #[cfg(feature = "texts")]
+    saying: [Saying; 2],
     tx: [u8; SEND_LEN],
     rx: [u8; RX],
 }
@@ -183,6 +190,8 @@ where
             parts,
             random,
             session: Session::None,
+            #[cfg(feature = "texts")]
+            saying: [Saying::default(); 2],
             rx: [0; RX],
             rx_len: 0,
             tx: [0; SEND_LEN],
@@ -458,7 +467,17 @@ where
             let Some(room) = self.tx.get_mut(RECORD_HEADER..SEND_LEN - TAG) else {
                 return moved;
             };
-            let Some(len) = self.machine.poll_transmit(room, now) else {
+            #[cfg(feature = "texts")]
+            let said = next_part(
+                &mut self.machine,
+                &mut self.parts.boot,
+                &mut self.saying,
+                room,
+                now,
+            );
+            #[cfg(not(feature = "texts"))]
+            let said = None;
+            let Some(len) = said.or_else(|| self.machine.poll_transmit(room, now)) else {
                 return moved;
             };
             match records.seal(&mut SoftAead, len, &mut self.tx) {
@@ -603,6 +622,7 @@ where
             self.machine.booted(Err(Reason::NOT_STAGED), "", now);
             return;
         };
+        let update = trial.update;
         let component = self.machine.boot_component(image);
         let boot = &mut self.parts.boot;
         let result = match action {
@@ -619,6 +639,7 @@ where
             BootAction::SelfTest => {
                 let verdict = boot.self_test(component);
                 let detail = if verdict == SelfTest::FAILED {
+                    boot.keep_output(&update);
                     boot.detail()
                 } else {
                     ""
@@ -648,6 +669,7 @@ where
             .map(|restart| restart == Restart::Needed)
             .map_err(BootError::reason);
         let detail = if result.is_err() {
+            self.parts.boot.keep_output(&update);
             self.parts.boot.detail()
         } else {
             ""
@@ -665,7 +687,63 @@ where
         self.session = Session::None;
         self.due = Millis::NEVER;
         (self.rx_len, self.tx_sent, self.tx_len) = (0, 0, 0);
+        #[cfg(feature = "texts")]
+        {
+            self.saying = [Saying::default(); 2];
+        }
     }
+}
+
+/// How far a text is said.
+#[cfg(feature = "texts")]
+#[derive(Clone, Copy, Default)]
+struct Saying {
+    due: Option<TextDue>,
+    parts: u8,
+    /// The next part.
+    part: u8,
+}
+
+/// Writes the next part of a text that is due, if one is; its length.
+#[cfg(feature = "texts")]
+fn next_part(
+    machine: &mut Machine<'_>,
+    boot: &mut impl Boot,
+    saying: &mut [Saying; 2],
+    room: &mut [u8],
+    now: Millis,
+) -> Option<usize> {
+    // One after the other: what is said of one may make the next one due.
+    while let Some(due) = machine.text_due() {
+        let [output, log] = saying;
+        let (saying, text) = match due {
+            TextDue::Output { update, .. } => (output, Text::Output(update)),
+            TextDue::Log(ReadLog { lines, bytes, .. }) => (log, Text::Log { lines, bytes }),
+        };
+        if saying.due != Some(due) {
+            *saying = Saying {
+                due: Some(due),
+                parts: boot.text(text).min(TEXT_PARTS_MAX),
+                part: 1,
+            };
+            if saying.parts == 0 && matches!(due, TextDue::Log(_)) {
+                // Nothing is an answer, too.
+                *saying = Saying::default();
+                machine.text_said(due);
+                return machine.say_part(due, (0, 0), "", room, now);
+            }
+        }
+        if saying.part > saying.parts {
+            *saying = Saying::default();
+            machine.text_said(due);
+            continue;
+        }
+        let words = boot.text_part(text, saying.part);
+        let said = machine.say_part(due, (saying.part, saying.parts), words, room, now);
+        saying.part += 1;
+        return said;
+    }
+    None
 }
 
 /// Record numbers that are kept for a Bye.

@@ -40,6 +40,12 @@ pub const NAME_MAX: usize = 64;
 pub const NETWORK_MAX: usize = 32;
 /// Longest detail of a Report, in bytes.
 pub const DETAIL_MAX: usize = 200;
+/// Longest part of a longer text, in bytes of UTF-8.
+pub const TEXT_PART_MAX: usize = 768;
+/// Parts of a longer text, at most.
+pub const TEXT_PARTS_MAX: u8 = 8;
+/// Gateway: time for the last LogPart after ReadLog, in milliseconds.
+pub const LOG_MS: u64 = 30_000;
 /// First messages that the gateway remembers per handle, to refuse a replay.
 pub const REPLAY_EPHEMERALS: usize = 8;
 /// Time for preamble and handshake, in milliseconds.

@@ -27,7 +27,7 @@ use std::{
 
 use dialhome_proto::{
     code::{BootReason, DigestFrom, Revert, SelfTest},
-    id::Digest,
+    id::{Digest, UpdateId},
     limits::OUTBOX_DETAIL_MAX,
 };
 use sha2::{Digest as _, Sha256};
@@ -37,10 +37,12 @@ use super::{
     component::{Commands, Component, Rollback},
     config::CommandSettings,
     durable, launcher,
+    log_ring::{LogRing, Secrets},
     state::State,
     switch::{Images, Step, Switch},
+    texts::Texts,
 };
-use crate::boot::{Activation, Boot, BootError, Restart, Running};
+use crate::boot::{Activation, Boot, BootError, Restart, Running, Text};
 
 /// What an agent says of itself with `--version`; one that does not is not installed.
 const NAME: &str = "dialhome-agent";
@@ -112,6 +114,7 @@ pub struct LinuxBoot {
     again: Option<Again>,
     boot_reason: BootReason,
     detail: String,
+    texts: Texts,
     /// The durable step after which a test stops, as a kill would.
     #[cfg(test)]
     cut_after: Option<u32>,
@@ -146,6 +149,7 @@ impl LinuxBoot {
             again,
             boot_reason: boot_reason(state.dir())?,
             detail: String::new(),
+            texts: Texts::new(state.dir()),
             #[cfg(test)]
             cut_after: None,
         })
@@ -167,6 +171,11 @@ impl LinuxBoot {
             failures: 0,
         });
         Ok(())
+    }
+
+    /// The log that the gateway may ask for, and what no text for it says.
+    pub fn set_log(&mut self, log: Option<LogRing>, secrets: Secrets) {
+        self.texts.set_log(log, secrets);
     }
 
     /// One durable step is done.
@@ -222,6 +231,7 @@ impl LinuxBoot {
         let before = if name.is_empty() { 0 } else { name.len() + 2 };
         let detail = failed.detail_within(OUTBOX_DETAIL_MAX.saturating_sub(before));
         self.say(at, &detail);
+        self.texts.add(&self.parts[at].name, failed);
         BootError::Install
     }
 
@@ -633,6 +643,18 @@ impl Boot for LinuxBoot {
 
     fn detail(&self) -> &str {
         &self.detail
+    }
+
+    fn keep_output(&mut self, update: &UpdateId) {
+        self.texts.keep(update);
+    }
+
+    fn text(&mut self, text: Text) -> u8 {
+        self.texts.take(text)
+    }
+
+    fn text_part(&self, text: Text, part: u8) -> &str {
+        self.texts.part(text, part)
     }
 }
 

@@ -165,6 +165,15 @@ impl Output {
         text[start..].to_owned()
     }
 
+    /// The kept output with its line feeds, without other control characters.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.tail);
+        text.chars()
+            .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
+            .collect()
+    }
+
     /// The first word of the kept output that `accept` takes.
     pub(super) fn word<T>(&self, accept: impl FnMut(&str) -> Option<T>) -> Option<T> {
         String::from_utf8_lossy(&self.tail)

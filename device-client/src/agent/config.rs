@@ -101,6 +101,8 @@ pub struct Agent {
     /// An agent on trial that gives no sign of life for so long is ended by its launcher,
     /// in seconds; 120 by default.
     pub heartbeat_s: u32,
+    /// The gateway may read the end of the log; it may by default.
+    pub remote_log: bool,
 }
 
 /// Waits between dials.
@@ -301,6 +303,7 @@ struct RawAgent {
     log: String,
     self_update: bool,
     heartbeat_s: u32,
+    remote_log: bool,
 }
 
 impl Default for RawAgent {
@@ -319,6 +322,7 @@ impl Default for RawAgent {
             log: "info".to_owned(),
             self_update: false,
             heartbeat_s: 120,
+            remote_log: true,
         }
     }
 }
@@ -578,6 +582,7 @@ impl RawAgent {
             log: self.log,
             self_update: self.self_update,
             heartbeat_s: self.heartbeat_s,
+            remote_log: self.remote_log,
         })
     }
 }

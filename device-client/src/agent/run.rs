@@ -11,7 +11,7 @@ use std::{
 };
 
 use dialhome_proto::{
-    device::{self, ComponentConfig, LinkState},
+    device::{self, ComponentConfig, LinkState, TASK_LOG},
     limits::{PING_S, RECORD_HEADER},
     link::DeviceKey,
     time::Millis,
@@ -35,7 +35,7 @@ use crate::{
 
 /// Name and version of this program, as Hello has it.
 const CLIENT: &str = concat!("dialhome-agent ", env!("CARGO_PKG_VERSION"));
-/// Tasks that are allowed: ping and report.
+/// Tasks that are always allowed: ping and report.
 const TASKS: u32 = 0b11;
 /// A wait without a deadline still ends after so long.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
@@ -179,7 +179,7 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
         hardware: config.agent.hardware,
         client: CLIENT,
         receive_buffer: config.agent.receive_buffer,
-        tasks: TASKS,
+        tasks: TASKS | if config.agent.remote_log { TASK_LOG } else { 0 },
         ping_s: config.agent.ping_s,
         // A configuration that asks for less than a gateway may is a test's.
         ping_s_min: config.agent.ping_s.min(*PING_S.start()),

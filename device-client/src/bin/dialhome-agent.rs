@@ -7,10 +7,14 @@ use dialhome_device::agent::{
     boot_linux::{Again, Reexec},
     config::Config,
     launcher::{self, Launcher},
+    log_ring::{LogRing, Secrets},
     run::{Parts, run},
     signals::Signals,
 };
-use tracing_subscriber::{filter::Targets, prelude::*};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    prelude::*,
+};
 
 /// Dials home: takes new firmware from a Dialhome gateway, installs it, and tells how it went.
 #[derive(Parser)]
@@ -49,12 +53,19 @@ fn start(arguments: &Arguments) -> Result<u8, String> {
     let filter: Targets = filter.parse().map_err(|error| {
         format!("log filter `{filter}`: {error}. Use one such as `info`, in agent.log or RUST_LOG")
     })?;
+    // What the gateway may ask for does not depend on what this machine's log is to hold.
+    let ring = LogRing::default();
+    let kept = tracing_subscriber::fmt::layer()
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(ring.clone());
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(false)
         .with_writer(std::io::stderr);
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
+        .with(kept.with_filter(LevelFilter::INFO))
         .init();
     if config.readable_by_others {
         tracing::warn!(
@@ -84,8 +95,11 @@ fn start(arguments: &Arguments) -> Result<u8, String> {
         );
         return Ok(launcher.map_err(|error| error.to_string())?.run());
     };
-    let parts = Parts::open(&config, &arguments.state, signals, Some(again))
+    let mut parts = Parts::open(&config, &arguments.state, signals, Some(again))
         .map_err(|error| error.to_string())?;
+    let secrets = Secrets::of(&*config.key.0);
+    let ring = config.agent.remote_log.then_some(ring);
+    parts.boot.set_log(ring, secrets);
     tracing::info!(device = config.id, state = %parts.state.dir().display(), "starts");
     run(&config, parts)
         .map(|()| 0)

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::error::{ApiError, Args, ErrorDoc, Name};
-use super::{Admin, Api};
-use crate::session::{Checked, Inquiry, NotAsked};
+use crate::session::Checked;
 use crate::store::Disconnect;
 use crate::store::docs::AirBytes;
 
@@ -88,48 +87,6 @@ pub(super) struct How {
     count: Option<u32>,
     /// Seconds that each has to be answered, 1 to 30 (5 where it is not given). The whole check ends after 50.
     within_s: Option<u32>,
-}
-
-impl Admin {
-    /// Begins to ask a board, or says in words why that cannot be.
-    async fn ask(
-        &self,
-        id: &str,
-        what: &str,
-        begin: impl FnOnce() -> Result<Inquiry, NotAsked>,
-    ) -> Result<Inquiry, ApiError> {
-        let doc = self.store.device_doc(id).await?;
-        begin().map_err(|fault| match fault {
-            NotAsked::Asked => ApiError::new(
-                StatusCode::CONFLICT,
-                "asked_already",
-                format!("a {what} of device {id} is under way"),
-            )
-            .hint("Repeat the command when it has ended: it takes a minute at most."),
-            NotAsked::NotOnline => {
-                let presence = self.live.presence(id);
-                let state = match presence.back_in {
-                    Some(back_in) => {
-                        format!("device {id} is asleep, and back in about {} s", back_in.as_secs())
-                    }
-                    None => format!("device {id} is offline"),
-                };
-                let known = match (doc.last_disconnect, doc.last_contact) {
-                    (Some(last), _) => {
-                        format!("its last session ended at {} ({})", last.at, last.reason)
-                    }
-                    (None, Some(contact)) => format!("its last contact was at {contact}"),
-                    (None, None) => "it has never dialed home".to_owned(),
-                };
-                ApiError::new(
-                    StatusCode::CONFLICT,
-                    "not_online",
-                    format!("{state}: {known}"),
-                )
-                .hint("Only the board can open a connection: repeat the command when it has dialed home.")
-            }
-        })
-    }
 }
 
 /// Pings the board through its open session and measures the round trips. It takes 50 s at most.

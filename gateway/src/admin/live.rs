@@ -131,6 +131,11 @@ pub trait Live: Send + Sync + 'static {
     /// # Errors
     /// It has no session, or is being checked already.
     fn check(&self, device: &str) -> Result<Inquiry, NotAsked>;
+    /// Begins to ask the device for its log.
+    ///
+    /// # Errors
+    /// It has no session, or is being asked already.
+    fn read_log(&self, device: &str) -> Result<Inquiry, NotAsked>;
     /// Ends the device's session with this close code.
     fn close(&self, device: &str, code: dialhome_proto::code::CloseCode);
     /// Ends every session: the store was replaced by a backup.
@@ -154,6 +159,10 @@ impl Live for NoSessions {
     }
 
     fn check(&self, _: &str) -> Result<Inquiry, NotAsked> {
+        Err(NotAsked::NotOnline)
+    }
+
+    fn read_log(&self, _: &str) -> Result<Inquiry, NotAsked> {
         Err(NotAsked::NotOnline)
     }
 

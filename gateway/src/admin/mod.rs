@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod images;
 mod live;
+mod logs;
 mod metrics;
 mod serve;
 mod socket;
@@ -35,6 +36,7 @@ pub use error::{ErrorBody, ErrorDoc};
 pub(crate) use events::EventPage;
 pub use images::{ImageAdded, ImageDoc, ImageEntryDoc};
 pub use live::{Live, LiveCounts, NoSessions, Presence, RefusedFor, TurnCounts};
+pub use logs::LogsDoc;
 pub use serve::serve;
 pub(crate) use socket::check_length;
 pub use socket::{AdminSocket, SOCKET_PATH_MAX, SocketError};
@@ -111,6 +113,7 @@ pub fn router(admin: Admin) -> Router {
         .routes(routes!(devices::rotate_key))
         .routes(routes!(devices::gateways_epoch, devices::set_gateways))
         .routes(routes!(check::check))
+        .routes(routes!(logs::logs))
         .routes(routes!(devices::hold))
         .routes(routes!(devices::release))
         .routes(routes!(images::list, images::add))

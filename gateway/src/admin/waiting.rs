@@ -259,6 +259,7 @@ mod tests {
             state: state.into(),
             reason: None,
             detail: None,
+            output: None,
             revert: None,
             warning: None,
             size: 100,

@@ -56,6 +56,15 @@ pub(crate) enum Command {
     Status,
     /// Show what happened
     Events(EventsArgs),
+    /// Show the end of a board's own log: its agent's lines, and those of the commands that it ran
+    Logs {
+        /// The device
+        #[arg(value_parser = super::values::name)]
+        id: String,
+        /// Newest lines to show, 1 to 1000; at most 6,144 bytes of them come [default: 50]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+        lines: Option<u16>,
+    },
     /// Write everything, keys included, to a file
     Backup {
         /// The file; it must not exist

@@ -13,6 +13,7 @@ pub mod error;
 mod events;
 mod image;
 pub mod key;
+mod logs;
 mod output;
 mod pack;
 mod push;
@@ -104,6 +105,7 @@ async fn ask(command: Command, client: &Client, out: Output) -> Result<ExitCode,
         Command::Hold(args) => status::hold(args.device.as_deref(), true, client, out).await,
         Command::Release(args) => status::hold(args.device.as_deref(), false, client, out).await,
         Command::Status => status::run(client, out).await,
+        Command::Logs { id, lines } => logs::run(&id, lines, client, out).await,
         Command::Events(args) => events::run(&args, client, out).await,
         Command::Backup { file } => archive::backup(&file, client, out).await,
         Command::Restore { file } => archive::restore(&file, client, out).await,

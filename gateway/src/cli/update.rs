@@ -52,10 +52,8 @@ pub(crate) fn under_way(update: &UpdateDoc) -> Option<&UpdateEntryDoc> {
 
 fn describe(update: &UpdateDoc) -> String {
     let mut text = whole(update);
-    if update.entries.len() < 2 {
-        return text;
-    }
-    for entry in &update.entries {
+    let several = update.entries.iter().filter(|_| update.entries.len() > 1);
+    for entry in several {
         text.push_str(&format!("\ncomponent {}\n", entry.component));
         text.push_str(&sheet(&[
             ("  digest", Some(entry.digest.clone())),
@@ -69,6 +67,10 @@ fn describe(update: &UpdateDoc) -> String {
             ),
             ("  revert", entry.revert.clone()),
         ]));
+    }
+    if let Some(output) = &update.output {
+        text.push_str("\n\noutput of what failed on the device:\n");
+        text.push_str(output.trim_end());
     }
     text
 }

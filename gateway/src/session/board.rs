@@ -105,6 +105,7 @@ pub(super) fn record(hello: &Hello<'_>, peer: SocketAddr, handle: Handle) -> Hel
         temperature_c: (hello.temperature_c != i8::MIN).then_some(hello.temperature_c),
         trust_epoch: hello.trust_epoch,
         gateways_epoch: hello.gateways_epoch,
+        tasks: hello.tasks,
         last_task: hello.last_task,
         key_handle: handle.to_string(),
         components: hello.components.iter().map(component).collect(),

@@ -399,6 +399,7 @@ impl Running {
             reason: (record.reason != Reason::NONE).then(|| record.reason.to_string()),
             stated: is_stated,
             detail: stated.filter(|detail| !detail.is_empty()).or(declined),
+            output: None,
             counters: Some(delivering.counters()),
             overdue: None,
             paused: None,

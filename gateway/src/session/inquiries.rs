@@ -6,11 +6,12 @@
 
 use super::registry::{Handle, Registry};
 use super::run::{End, Running};
+use super::texts::Parts;
 use crate::store::DeviceId;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use dialhome_proto::frame::Ping;
-use dialhome_proto::limits::{RECORD_HEADER, TAG};
+use dialhome_proto::frame::{GatewayFrame, LogPart, Ping, ReadLog};
+use dialhome_proto::limits::{LOG_MS, RECORD_HEADER, TAG, TEXT_PART_MAX, TEXT_PARTS_MAX};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,10 +28,12 @@ const PING_RECORD: u64 = (RECORD_HEADER + 2 + TAG) as u64;
 pub(super) enum Topic {
     /// The way to the board.
     Check,
+    /// Its log.
+    Log,
 }
 
 impl Topic {
-    const ALL: [Self; 1] = [Self::Check];
+    const ALL: [Self; 2] = [Self::Check, Self::Log];
 }
 
 /// A question on its way.
@@ -38,6 +41,8 @@ impl Topic {
 enum Question {
     /// Ping with this nonce.
     Ping(u8),
+    /// The end of its log.
+    Log(ReadLog),
 }
 
 /// What comes back.
@@ -47,6 +52,15 @@ enum Answer {
     Sent { at: Instant, in_transfer: bool },
     /// A Pong with this nonce.
     Pong { nonce: u8, at: Instant },
+    /// A part of the log.
+    Part {
+        request: u8,
+        part: u8,
+        parts: u8,
+        text: Box<str>,
+    },
+    /// The board does not answer this.
+    Unsupported,
     /// The session ended, for this reason.
     Ended(String),
 }
@@ -102,6 +116,35 @@ impl Inquiries {
 }
 
 impl Running {
+    /// A part of the log that was asked for, or of none.
+    pub(super) fn heard_log(&self, log: &LogPart<'_>) {
+        let answer = Answer::Part {
+            request: log.request,
+            part: log.part,
+            parts: log.parts,
+            text: log.text.into(),
+        };
+        self.heard(Topic::Log, answer);
+    }
+
+    /// The board does not know a frame that it was sent.
+    pub(super) fn heard_unsupported(&self, number: u8) {
+        let read = ReadLog {
+            request: 0,
+            lines: 0,
+            bytes: 0,
+        };
+        if number == GatewayFrame::from(read).number() {
+            self.heard(Topic::Log, Answer::Unsupported);
+        }
+    }
+
+    fn heard(&self, topic: Topic, answer: Answer) {
+        let (device, generation) = (&self.key.device, self.handle.generation);
+        let inquiries = &self.gateway.registry.inquiries;
+        inquiries.answer(device, generation, topic, answer);
+    }
+
     /// Asks the board what operators want to know.
     pub(super) fn ask_board(&mut self) -> Result<(), End> {
         for topic in Topic::ALL {
@@ -112,15 +155,13 @@ impl Running {
             };
             match question {
                 Question::Ping(nonce) => self.send(&Ping { nonce }.into())?,
+                Question::Log(read) => self.send(&read.into())?,
             }
             let answer = Answer::Sent {
                 at: Instant::now(),
                 in_transfer: self.delivering.is_some(),
             };
-            let registry = &self.gateway.registry;
-            registry
-                .inquiries
-                .answer(&self.key.device, generation, topic, answer);
+            self.heard(topic, answer);
         }
         Ok(())
     }
@@ -131,13 +172,21 @@ impl Running {
             nonce,
             at: Instant::now(),
         };
-        self.gateway.registry.inquiries.answer(
-            &self.key.device,
-            self.handle.generation,
-            Topic::Check,
-            answer,
-        );
+        self.heard(Topic::Check, answer);
     }
+}
+
+/// How a board answered the request for its log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Logged {
+    /// The lines, as far as they came.
+    pub text: String,
+    /// Every part came.
+    pub whole: bool,
+    /// The board answered that it does not do this.
+    pub unsupported: bool,
+    /// Why the session ended before the last part.
+    pub ended: Option<String>,
 }
 
 /// One operator's questions to one session.
@@ -261,7 +310,52 @@ impl Inquiry {
                     checked.ended = Some(reason);
                     return;
                 }
+                Answer::Part { .. } | Answer::Unsupported => {}
             }
         }
+    }
+
+    /// Asks for the newest `lines` of the board's log, as many as fit the parts of one text.
+    pub async fn read_log(mut self, lines: u16) -> Logged {
+        let mut logged = Logged::default();
+        // Drawn: parts that a request before this one waited for are then not taken for this one's.
+        let request: u8 = rand::random();
+        let bytes = u16::from(TEXT_PARTS_MAX) * u16::try_from(TEXT_PART_MAX).unwrap_or(u16::MAX);
+        self.ask(Question::Log(ReadLog {
+            request,
+            lines,
+            bytes,
+        }));
+        let due = Instant::now() + Duration::from_millis(LOG_MS);
+        let mut kept = Parts::default();
+        while let Ok(Some(answer)) = timeout_at(due.into(), self.answers.recv()).await {
+            match answer {
+                Answer::Part {
+                    request: of,
+                    part,
+                    parts,
+                    text,
+                } if of == request => {
+                    logged.whole = (part, parts) == (0, 0);
+                    if kept.put(part, parts, &text) {
+                        logged.whole = kept.is_whole();
+                    }
+                    if logged.whole {
+                        break;
+                    }
+                }
+                Answer::Unsupported => {
+                    logged.unsupported = true;
+                    break;
+                }
+                Answer::Ended(reason) => {
+                    logged.ended = Some(reason);
+                    break;
+                }
+                Answer::Part { .. } | Answer::Sent { .. } | Answer::Pong { .. } => {}
+            }
+        }
+        logged.text = kept.text();
+        logged
     }
 }

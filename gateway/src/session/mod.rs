@@ -18,9 +18,10 @@ mod registry;
 mod run;
 mod socket;
 mod statements;
+mod texts;
 mod turns;
 
-pub use inquiries::{Checked, Inquiry, NotAsked};
+pub use inquiries::{Checked, Inquiry, Logged, NotAsked};
 pub use limits::Limits;
 pub use listener::{bind, serve};
 pub use registry::Registry;

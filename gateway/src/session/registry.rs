@@ -422,6 +422,10 @@ impl Live for Registry {
         self.inquire(device, Topic::Check)
     }
 
+    fn read_log(&self, device: &str) -> Result<Inquiry, NotAsked> {
+        self.inquire(device, Topic::Log)
+    }
+
     fn close(&self, device: &str, code: CloseCode) {
         if let Some(handle) = self.sessions.get(device) {
             handle.close(code);

@@ -7,6 +7,7 @@ use super::delivering::Delivering;
 use super::place::Place;
 use super::registry::Handle;
 use super::socket::Socket;
+use super::texts::Awaiting;
 use super::{BATCH_MAX, CLOSE_MS, Gateway, STALLED_MS, TURNS_MAX, clock};
 use crate::link::LcAead;
 use crate::store::{KeyRecord, StoreError, WhichKey};
@@ -73,6 +74,8 @@ pub(super) struct Told {
     pub(super) gateways: u32,
     /// Its place among the connections that have not said Hello, until it has.
     pub(super) place: Option<Place>,
+    /// What came of an output, until its Report does.
+    pub(super) output: Option<Box<Awaiting>>,
 }
 
 /// A session under way.
@@ -332,6 +335,7 @@ impl Running {
             .map_err(|fault| End::Closed(fault.0))?;
         self.handle.heard(self.session.ping_s());
         if let DeviceFrame::Unsupported(Unsupported { number }) = frame {
+            self.heard_unsupported(*number);
             tracing::warn!(device = %self.key.device, number, "the board's firmware does not know a frame that it was sent");
         }
         match (verdict, frame) {
@@ -353,6 +357,14 @@ impl Running {
                 Ok(())
             }
             (Verdict::Statement, frame) => Box::pin(self.handle_statement(frame)).await,
+            (Verdict::Keep, DeviceFrame::Output(output)) => {
+                self.keep_output(output);
+                Ok(())
+            }
+            (Verdict::Log, DeviceFrame::LogPart(part)) => {
+                self.heard_log(part);
+                Ok(())
+            }
             (Verdict::Leave, DeviceFrame::Bye(bye)) => Err(End::Left(bye.reason, bye.back_in_s)),
             _ => Ok(()),
         }

@@ -19,6 +19,7 @@ impl Running {
     }
 
     async fn handle_report(&mut self, report: &Report<'_>) -> Result<(), End> {
+        self.store_output(report).await?;
         match &mut self.delivering {
             Some(delivering) if delivering.update == report.update => {
                 delivering.state(report);

@@ -30,6 +30,9 @@ pub struct UpdateDoc {
     pub reason: Option<String>,
     /// More about it, in words.
     pub detail: Option<String>,
+    /// The end of what the commands printed that failed for it on the board, 6,144 bytes at most; in lists null.
+    #[serde(default)]
+    pub output: Option<String>,
     /// Who puts the old image back if this one is bad, as the board last said before it was offered:
     /// `swap`, `restore_copy`, `by_image` or `none`; null where it has not dialed home yet. Of several components
     /// the weakest.
@@ -141,7 +144,8 @@ pub struct EventDoc {
     /// When.
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// `device.online`, `device.offline`, `update.state`, `update.progress`, `image.added` or `device.changed`.
+    /// `device.online`, `device.offline`, `update.state`, `update.progress`, `image.added`,
+    /// `device.changed` or `update.output` (what commands printed for the update is stored; `to` is its last line).
     #[serde(rename = "type")]
     pub kind: String,
     /// The device it is about.

@@ -148,6 +148,7 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         state: State::Queued,
         reason: None,
         detail: None,
+        output: None,
         revert: weakest(&reverts),
         reverts: if intent.entries.is_empty() {
             Vec::new()

@@ -56,6 +56,7 @@ fn queue(write: &mut Write<'_>, update: &str) -> Result<(), StoreError> {
         state: State::Queued,
         reason: None,
         detail: None,
+        output: None,
         revert: None,
         reverts: Vec::new(),
         counters: Counters::default(),

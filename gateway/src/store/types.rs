@@ -249,6 +249,8 @@ pub struct HelloRecord {
     pub trust_epoch: u32,
     /// Epoch of the list of gateways in force, 0: the provisioned one.
     pub gateways_epoch: u32,
+    /// Bit set of the tasks that the board's configuration allows.
+    pub tasks: u32,
     /// The number of the last task that was started.
     pub last_task: u64,
     /// The handle of the key that the session uses, 16 hexadecimal digits.
@@ -389,6 +391,9 @@ pub struct UpdateState {
     /// More about it, in words.
     #[serde(default)]
     pub detail: Option<String>,
+    /// The end of what the commands printed that failed for it on the board.
+    #[serde(default)]
+    pub output: Option<String>,
     /// What the board's last Hello before the offer said of `revert`; none where there was no Hello yet. Of several
     /// components the weakest.
     #[serde(default)]
@@ -572,6 +577,8 @@ pub struct Change {
     pub reason: Option<String>,
     /// More about it, in words.
     pub detail: Option<String>,
+    /// The end of what the commands printed that failed for it; none leaves it.
+    pub output: Option<String>,
     /// What was moved so far; none leaves it.
     pub counters: Option<Counters>,
     /// `Some(reason)` marks the update overdue; a new state alone clears the mark.

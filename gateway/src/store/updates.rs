@@ -16,6 +16,8 @@ use super::{
 
 /// Statements kept of a board about an update that has ended.
 const LATER_MAX: usize = 8;
+/// Letters of an output's last line that its event shows.
+const OUTPUT_LINE_MAX: usize = 200;
 
 impl Store {
     /// The device's update that has not ended; where one replaces another, the one that must end first.
@@ -138,6 +140,8 @@ impl Store {
                 .map(|id| {
                     let (intent, mut state) = both(db, id)?;
                     state.counters = counters(&memory, &intent, &state);
+                    // A page of them would be megabytes: each is shown with its update.
+                    state.output = None;
                     Ok(doc(&intent, &state))
                 })
                 .collect::<Result<_, StoreError>>()?;
@@ -285,6 +289,14 @@ pub(super) fn apply(
     change: Change,
 ) -> Result<(UpdateIntent, UpdateState), StoreError> {
     let (intent, mut state) = both(write.db, id)?;
+    let mut change = change;
+    if let Some(output) = change
+        .output
+        .take()
+        .filter(|text| state.output.as_ref() != Some(text))
+    {
+        keep_output(write, &intent, &mut state, output)?;
+    }
     if state.state.is_terminal() {
         after_the_end(write, &intent, &mut state, change)?;
         return Ok((intent, state));
@@ -376,6 +388,27 @@ pub(super) fn apply(
         write.wake(&intent.device);
     }
     Ok((intent, state))
+}
+
+/// Keeps what the commands printed that failed for an update; what was kept before gives way.
+fn keep_output(
+    write: &mut Write<'_>,
+    intent: &UpdateIntent,
+    state: &mut UpdateState,
+    output: String,
+) -> Result<(), StoreError> {
+    let mut lines = output.lines().rev().map(str::trim);
+    let last = lines.find(|line| !line.is_empty()).unwrap_or_default();
+    let last: String = last.chars().take(OUTPUT_LINE_MAX).collect();
+    state.output = Some(output);
+    put_state(write, intent, Some(outcome(state)), state)?;
+    write.event(NewEvent {
+        kind: "update.output",
+        device: Some(&intent.device),
+        update: Some(&intent.update),
+        to: Some(&last),
+        ..NewEvent::default()
+    })
 }
 
 /// What a board states after the end is recorded beside it.
@@ -631,6 +664,7 @@ pub(super) fn doc(intent: &UpdateIntent, state: &UpdateState) -> UpdateDoc {
         revert: state.revert.clone(),
         warning: None,
         detail: (!detail.is_empty()).then(|| detail.join("; ")),
+        output: state.output.clone(),
         size: intent.size,
         committed: state.counters.committed,
         sent: state.counters.sent,

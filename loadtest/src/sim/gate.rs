@@ -238,7 +238,7 @@ impl Gate {
                     .borrow_mut()
                     .close(self.peers[place].conn, Way::Down);
             }
-            Verdict::Ponged(_) | Verdict::Ignore => {}
+            Verdict::Ponged(_) | Verdict::Keep | Verdict::Log | Verdict::Ignore => {}
         }
         Ok(())
     }

@@ -23,6 +23,13 @@ pub const ROTATION: bool = cfg!(feature = "rotation");
 /// The board takes SetGateways; without it it keeps the gateways that it was provisioned with.
 pub const GATEWAY_LISTS: bool = cfg!(feature = "gateway-lists");
 
+/// The board says longer texts: outputs of its commands, its log (spec/protocol.md section 12);
+/// without it it answers ReadLog with Unsupported.
+pub const TEXTS: bool = cfg!(feature = "texts");
+
+/// Task that the board's configuration may allow: ReadLog is answered.
+pub const TASK_LOG: u32 = 1 << 2;
+
 /// What the porter's program knows before it starts, constant while it runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Config<'c> {

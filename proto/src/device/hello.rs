@@ -1,7 +1,7 @@
 //! The board's first frame (spec/frames.md section 3).
 
 use super::cells::ImageCell;
-use super::config::{COMPONENTS, ComponentConfig, RunningImage};
+use super::config::{COMPONENTS, ComponentConfig, RunningImage, TEXTS};
 use super::machine::Machine;
 use super::stage::Stage;
 use crate::code::DigestFrom;
@@ -9,7 +9,7 @@ use crate::code::DigestFrom;
 use crate::frame::Component;
 use crate::frame::{DeviceFrame, Hello, Numbered};
 use crate::id::Digest;
-use crate::limits::{NAME_MAX, NETWORK_MAX, VERSION_MAX};
+use crate::limits::{NAME_MAX, NETWORK_MAX, TEXT_PART_MAX, VERSION_MAX};
 use crate::manifest::Remembered;
 use crate::wire::Writer;
 
@@ -18,8 +18,15 @@ const U16: usize = 3;
 const U32: usize = 5;
 const U64: usize = 10;
 
-/// Longest plaintext that a board of this build says, in bytes: its Hello.
-pub const FRAME_MAX: usize = 1
+/// Longest plaintext that a board of this build says, in bytes: its Hello, or a part of a text.
+pub const FRAME_MAX: usize = if TEXTS && HELLO_MAX < OUTPUT_MAX {
+    OUTPUT_MAX
+} else {
+    HELLO_MAX
+};
+/// Number, sequence, part, parts, text.
+const OUTPUT_MAX: usize = 1 + U32 + 2 + 2 + TEXT_PART_MAX;
+const HELLO_MAX: usize = 1
     + (1 + NAME_MAX)
     + U16
     + (1 + VERSION_MAX)

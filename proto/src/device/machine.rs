@@ -3,6 +3,7 @@
 use super::cells::{CELL_LEN, Cell, Cells};
 use super::config::{
     COMPONENTS, ComponentConfig, Config, ENTRIES, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
+    TASK_LOG, TEXTS,
 };
 use super::dialing::{first_key, first_list};
 use super::link::{Backoff, DialFault, GatewayList, KeyUse, LinkState};
@@ -87,14 +88,18 @@ pub struct Machine<'c> {
     pub(super) config: Config<'c>,
     pub(super) running: Vec<RunningImage, COMPONENTS>,
     pub(super) cells: Cells,
+    #[cfg(feature = "texts")]
+    pub(super) texts: super::texts::Texts,
 }
 
 // The board's memory rests on these (spec/limits.md); 32-bit boards need less.
-const _: () = assert!(COMPONENTS > 1 || size_of::<Machine<'static>>() <= 1_720);
+const _: () = assert!(COMPONENTS > 1 || TEXTS || size_of::<Machine<'static>>() <= 1_720);
 const _: () = assert!(COMPONENTS > 1 || size_of::<Cells>() <= 800);
 const _: () = assert!(size_of::<Stage>() <= 88);
 const _: () = assert!(size_of::<LinkState>() <= 16);
 const _: () = assert!(size_of::<Out>() <= 12);
+#[cfg(feature = "texts")]
+const _: () = assert!(size_of::<super::texts::Texts>() <= 12);
 
 impl<'c> Machine<'c> {
     /// Starts after a boot: `cells` from the journal (their `images` as long as the
@@ -153,6 +158,8 @@ impl<'c> Machine<'c> {
             ping_at: Millis::NEVER,
             nonce: 0,
             rtt_ms: 0,
+            #[cfg(feature = "texts")]
+            texts: super::texts::Texts::default(),
         };
         machine.resume_trial(now);
         if !(ROTATION && GATEWAY_LISTS) {
@@ -293,6 +300,13 @@ impl<'c> Machine<'c> {
             GatewayFrame::SetGateways(_) if !GATEWAY_LISTS => {
                 self.send(Out::Unsupported(frame.number()));
             }
+            GatewayFrame::ReadLog(_) if !TEXTS || self.config.tasks & TASK_LOG == 0 => {
+                self.send(Out::Unsupported(frame.number()));
+            }
+            #[cfg(feature = "texts")]
+            GatewayFrame::ReadLog(read) => self.read_log(*read),
+            #[cfg(not(feature = "texts"))]
+            GatewayFrame::ReadLog(_) => {}
             GatewayFrame::NewKey(new) => self.handle_new_key(new.key),
             GatewayFrame::SetGateways(set) => {
                 let end = u16::try_from(plaintext_len).unwrap_or(u16::MAX);
@@ -430,7 +444,7 @@ impl<'c> Machine<'c> {
                 self.hello_due = true;
                 self.forget_verified();
                 self.store_again();
-                self.restate = 0;
+                self.restate();
                 self.ping_at = Millis::NEVER;
                 self.sent_at = now;
                 self.out.clear();
@@ -506,6 +520,8 @@ impl<'c> Machine<'c> {
         self.out.clear();
         self.hello_due = false;
         self.gateways_due = false;
+        #[cfg(feature = "texts")]
+        self.forget_log();
         self.stop_transfer();
     }
 
@@ -668,6 +684,8 @@ impl<'c> Machine<'c> {
 
     pub(super) fn restate(&mut self) {
         self.restate = 0;
+        #[cfg(feature = "texts")]
+        self.forget_outputs();
     }
 
     pub(super) fn send(&mut self, out: Out) {

@@ -17,6 +17,8 @@ mod proof;
 mod receiving;
 mod several;
 mod stage;
+#[cfg(feature = "texts")]
+mod texts;
 mod transmit;
 mod trial;
 mod work;
@@ -24,10 +26,13 @@ mod work;
 pub use cells::{CELL_LEN, Cell, Cells, ClaimCell, ImageCell, Keys, TrialCell, TrialPhase};
 pub use config::{
     COMPONENTS, ComponentConfig, Config, ENTRIES, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
+    TASK_LOG, TEXTS,
 };
 pub use hello::FRAME_MAX;
 pub use link::{DialFault, GatewayList, KeyUse, LinkState};
 pub use machine::Machine;
 pub use outbox::{Entry, Outbox, Said};
 pub use several::EntryCell;
+#[cfg(feature = "texts")]
+pub use texts::TextDue;
 pub use work::{BootAction, Work};

@@ -4,12 +4,14 @@
 //! unknown by construction. Bodies borrow from the record that carried them.
 
 mod session;
+mod text;
 mod transfer;
 
 pub use session::{
     Bye, Claim, Close, Component, GatewaysStored, Hello, Keepalive, KeyStored, NewKey, Ping, Pong,
     SetGateways, Settled, Trial, Unsupported, Welcome,
 };
+pub use text::{LogPart, Output, ReadLog};
 pub use transfer::{
     ACK_NOW, Accept, Ack, Activate, Cancel, Chunk, Confirm, DOWNGRADE, Decline, Defer, Nack, Offer,
     Progress, RESTART, Report, Resume,
@@ -143,6 +145,8 @@ direction! {
         0x1A KeyStored,
         0x1B GatewaysStored,
         0x1C Bye,
+        0x1D Output<'a>,
+        0x1E LogPart<'a>,
     }
 }
 
@@ -164,6 +168,7 @@ direction! {
         0x4B SetGateways<'a>,
         0x4C Keepalive,
         0x4D Close,
+        0x4E ReadLog,
     }
 }
 
@@ -216,6 +221,29 @@ mod tests {
         });
         assert_eq!(chunk.encode(&mut [0; 16]), Err(FrameFault::NoRoom));
         assert_eq!(chunk.encode(&mut []), Err(FrameFault::NoRoom));
+    }
+
+    #[test]
+    fn the_longest_parts_of_texts_fit_a_record_to_the_gateway() {
+        let bytes = [b'x'; crate::limits::TEXT_PART_MAX];
+        let text = core::str::from_utf8(&bytes).unwrap();
+        let (part, parts) = (u8::MAX, u8::MAX);
+        let output = Output {
+            sequence: u32::MAX,
+            part,
+            parts,
+            text,
+        };
+        let log = LogPart {
+            request: u8::MAX,
+            part,
+            parts,
+            text,
+        };
+        let lens = [DeviceFrame::from(output), log.into()]
+            .map(|frame| frame.encode(&mut [0; 1024]).unwrap());
+        assert_eq!(lens, [778, 774]);
+        assert!(lens[0] + crate::limits::TAG <= crate::limits::BOARD_RECORD_MAX);
     }
 
     #[test]

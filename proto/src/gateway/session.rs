@@ -21,6 +21,10 @@ pub enum Verdict {
     Deliver,
     /// Store what it states, then send Settled.
     Statement,
+    /// Keep it until the statement comes that it belongs to.
+    Keep,
+    /// An answer to our own ReadLog.
+    Log,
     /// The board goes.
     Leave,
     /// Nothing to do.
@@ -103,6 +107,8 @@ impl Session {
                 true,
                 DeviceFrame::KeyStored(_) | DeviceFrame::GatewaysStored(_) | DeviceFrame::Report(_),
             ) => Ok(Verdict::Statement),
+            (true, DeviceFrame::Output(_)) => Ok(Verdict::Keep),
+            (true, DeviceFrame::LogPart(_)) => Ok(Verdict::Log),
             (true, DeviceFrame::Unsupported(_)) => Ok(Verdict::Ignore),
             (
                 true,

@@ -8,7 +8,7 @@ use dialhome_proto::code::{BootReason, CloseCode, DigestFrom, Reason, Refusal, S
 use dialhome_proto::device::{BootAction, DialFault, LinkState, Machine, TrialPhase, Work};
 use dialhome_proto::frame::{
     Activate, Cancel, Close, Confirm, DeviceFrame, GatewayFrame, Keepalive, NewKey, Ping, Pong,
-    RESTART, Resume, SetGateways, Settled, Unsupported, Welcome,
+    RESTART, ReadLog, Resume, SetGateways, Settled, Unsupported, Welcome,
 };
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::manifest::Manifest;
@@ -74,6 +74,15 @@ pub(crate) fn frame_table() -> String {
         ),
         ("Cancel", Cancel { update: UPDATE }.into()),
         ("Cancel of another update", Cancel { update: other }.into()),
+        (
+            "ReadLog, not allowed",
+            ReadLog {
+                request: 1,
+                lines: 10,
+                bytes: 1000,
+            }
+            .into(),
+        ),
         ("Confirm", Confirm { update: UPDATE }.into()),
         (
             "Confirm of another update",

@@ -9,6 +9,7 @@ mod journal;
 mod session;
 #[cfg(feature = "several-components")]
 mod several;
+mod texts;
 
 use std::fmt::Write as _;
 

@@ -2,8 +2,8 @@
 
 use dialhome_proto::code::{ByeReason, Phase, Reason, Statement};
 use dialhome_proto::frame::{
-    Accept, Ack, Bye, Decline, Defer, DeviceFrame, GatewaysStored, KeyStored, Nack, Ping, Pong,
-    Progress, Report, Unsupported,
+    Accept, Ack, Bye, Decline, Defer, DeviceFrame, GatewaysStored, KeyStored, LogPart, Nack,
+    Output, Ping, Pong, Progress, Report, Unsupported,
 };
 use dialhome_proto::gateway::{Due, Session, Verdict};
 use dialhome_proto::id::{Digest, Handle, UpdateId};
@@ -102,6 +102,26 @@ fn frames() -> Vec<(&'static str, DeviceFrame<'static>)> {
             .into(),
         ),
         (
+            "Output",
+            Output {
+                sequence: 1,
+                part: 1,
+                parts: 1,
+                text: "",
+            }
+            .into(),
+        ),
+        (
+            "LogPart",
+            LogPart {
+                request: 1,
+                part: 1,
+                parts: 1,
+                text: "",
+            }
+            .into(),
+        ),
+        (
             "Bye",
             Bye {
                 reason: ByeReason::SLEEP,
@@ -134,6 +154,8 @@ fn after_frame(greeted: bool, frame: &DeviceFrame<'_>) -> String {
         Ok(Verdict::Ponged(_)) => "the check is answered".to_owned(),
         Ok(Verdict::Deliver) => "to the delivery".to_owned(),
         Ok(Verdict::Statement) => "stored, to the delivery, Settled".to_owned(),
+        Ok(Verdict::Keep) => "kept for its Report".to_owned(),
+        Ok(Verdict::Log) => "the request for the log is answered".to_owned(),
         Ok(Verdict::Leave) => "the board has left: ends".to_owned(),
         Ok(Verdict::Ignore) => "ignored".to_owned(),
         Err(fault) => format!("Close(`{}`)", fault.0),

@@ -31,7 +31,7 @@ fn decode(direction: &str, plaintext: &[u8]) -> Result<Decoded, FrameFault> {
             let frame = DeviceFrame::decode(plaintext)?;
             let fields = fields!(&frame, DeviceFrame {
                 Ping Pong Unsupported Hello Accept Defer Decline Progress Ack Nack Report
-                KeyStored GatewaysStored Bye
+                KeyStored GatewaysStored Bye Output LogPart
             });
             (frame.name(), fields, frame.encode(&mut buffer))
         }
@@ -39,7 +39,7 @@ fn decode(direction: &str, plaintext: &[u8]) -> Result<Decoded, FrameFault> {
             let frame = GatewayFrame::decode(plaintext)?;
             let fields = fields!(&frame, GatewayFrame {
                 Ping Pong Unsupported Welcome Offer Resume Chunk Activate Cancel Confirm Settled
-                NewKey SetGateways Keepalive Close
+                NewKey SetGateways Keepalive Close ReadLog
             });
             (frame.name(), fields, frame.encode(&mut buffer))
         }
