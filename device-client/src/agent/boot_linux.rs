@@ -627,11 +627,13 @@ impl Boot for LinuxBoot {
             }
             Some(Again::Launcher) => {
                 tracing::info!(%why, "ends, to be started again");
+                self.texts.hand_over_log();
                 std::process::exit(launcher::restart_code(why));
             }
             Some(Again::Exec(reexec)) => reexec,
         };
         tracing::info!(%why, "restarts");
+        self.texts.hand_over_log();
         let error = Command::new(&reexec.program)
             .args(&reexec.arguments)
             .env(BOOT_VARIABLE, why.to_string())

@@ -93,6 +93,18 @@ impl LogRing {
         text
     }
 
+    /// Puts the lines of the process before this one in front.
+    pub(super) fn continue_from(&self, text: &str) {
+        let newer = self.last(usize::MAX, usize::MAX);
+        {
+            let mut ring = self.ring();
+            ring.lines.clear();
+            ring.bytes = 0;
+        }
+        self.add(text);
+        self.add(&newer);
+    }
+
     fn add(&self, text: &str) {
         let mut ring = self.ring();
         for line in text.lines() {
@@ -150,6 +162,15 @@ mod tests {
         assert!(all.len() <= KEPT_MAX && all.len() > KEPT_MAX - 20);
         ring.add(&"ö".repeat(100_000));
         assert!(ring.last(1, 6144).len() <= LINE_MAX + 1);
+    }
+
+    #[test]
+    fn the_log_of_the_process_before_goes_in_front() {
+        let ring = LogRing::default();
+        ring.add("three\n");
+        ring.continue_from("one\ntwo\n");
+        ring.add("four\n");
+        assert_eq!(ring.last(10, 6144), "one\ntwo\nthree\nfour\n");
     }
 
     #[test]

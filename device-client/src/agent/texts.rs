@@ -28,6 +28,8 @@ const TEXT_MAX: usize = TEXT_PART_MAX * TEXT_PARTS_MAX as usize;
 const KEPT_MAX: usize = 4;
 /// Files of outputs are named so, and by the update.
 const PREFIX: &str = "output-";
+/// The log, while one process of the agent goes and the next comes.
+const LOG: &str = "log";
 
 /// The texts of one board.
 #[derive(Debug)]
@@ -58,8 +60,24 @@ impl Texts {
     pub(super) fn set_log(&mut self, log: Option<LogRing>, secrets: Secrets) {
         if let Some(log) = &log {
             log.keep_secret(secrets.clone());
+            let before = self.dir.join(LOG);
+            if let Ok(text) = fs::read_to_string(&before) {
+                log.continue_from(&text);
+                // What is left behind is only read once more.
+                let _ = fs::remove_file(&before);
+            }
         }
         (self.log, self.secrets) = (log, secrets);
+    }
+
+    /// The agent starts itself again: the next process goes on with the log.
+    pub(super) fn hand_over_log(&self) {
+        if let Some(log) = &self.log {
+            let text = log.last(usize::MAX, usize::MAX);
+            if let Err(error) = durable::replace(&self.dir.join(LOG), text.as_bytes()) {
+                tracing::warn!(%error, "the log does not outlive the restart");
+            }
+        }
     }
 
     /// A command has failed; `of` is the component's name, empty for the main one.

@@ -61,6 +61,8 @@ fn raw(frame: &str, field: &str, value: &Value) -> Value {
     };
     match (frame, field) {
         _ if value.is_null() => Value::Null,
+        // A number of bytes, and not those themselves.
+        ("ReadLog", "bytes") => value.clone(),
         (_, "components") => list(value).iter().map(|of| inside(frame, of)).collect(),
         (_, "trial" | "claim") => inside(frame, value),
         (_, "link") => code(Link::from_name(text(value)).map(|code| code.0)),
