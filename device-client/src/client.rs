@@ -4,13 +4,13 @@
 //! called again; it never waits. How the caller waits, in a blocking `poll(2)`, a
 //! `wfi` or an async executor, is the caller's.
 
-#[cfg(feature = "texts")]
-use crate::boot::Text;
 use crate::boot::{Activation, Boot, BootError, Restart, Running};
 use crate::crypto::{Ed25519, HandshakeFault, Initiator, SoftAead};
 use crate::journal::Journal;
 use crate::random::Random;
 use crate::rng::Rng;
+#[cfg(feature = "texts")]
+use crate::saying::{Saying, next_part};
 use crate::slot::{Slot, SlotError};
 use crate::transport::Transport;
 use dialhome_proto::clipped;
@@ -24,8 +24,6 @@ use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records, record_len};
 use dialhome_proto::statement::GatewaysStatement;
 use dialhome_proto::time::Millis;
 use dialhome_proto::trust::TrustSet;
-#[cfg(feature = "texts")]
-use dialhome_proto::{device::TextDue, frame::ReadLog, limits::TEXT_PARTS_MAX};
 use heapless::Vec;
 
 /// Longest record to the gateway, in bytes, with its length.
@@ -692,58 +690,6 @@ where
             self.saying = [Saying::default(); 2];
         }
     }
-}
-
-/// How far a text is said.
-#[cfg(feature = "texts")]
-#[derive(Clone, Copy, Default)]
-struct Saying {
-    due: Option<TextDue>,
-    parts: u8,
-    /// The next part.
-    part: u8,
-}
-
-/// Writes the next part of a text that is due, if one is; its length.
-#[cfg(feature = "texts")]
-fn next_part(
-    machine: &mut Machine<'_>,
-    boot: &mut impl Boot,
-    saying: &mut [Saying; 2],
-    room: &mut [u8],
-    now: Millis,
-) -> Option<usize> {
-    // One after the other: what is said of one may make the next one due.
-    while let Some(due) = machine.text_due() {
-        let [output, log] = saying;
-        let (saying, text) = match due {
-            TextDue::Output { update, .. } => (output, Text::Output(update)),
-            TextDue::Log(ReadLog { lines, bytes, .. }) => (log, Text::Log { lines, bytes }),
-        };
-        if saying.due != Some(due) {
-            *saying = Saying {
-                due: Some(due),
-                parts: boot.text(text).min(TEXT_PARTS_MAX),
-                part: 1,
-            };
-            if saying.parts == 0 && matches!(due, TextDue::Log(_)) {
-                // Nothing is an answer, too.
-                *saying = Saying::default();
-                machine.text_said(due);
-                return machine.say_part(due, (0, 0), "", room, now);
-            }
-        }
-        if saying.part > saying.parts {
-            *saying = Saying::default();
-            machine.text_said(due);
-            continue;
-        }
-        let words = boot.text_part(text, saying.part);
-        let said = machine.say_part(due, (saying.part, saying.parts), words, room, now);
-        saying.part += 1;
-        return said;
-    }
-    None
 }
 
 /// Record numbers that are kept for a Bye.

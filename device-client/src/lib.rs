@@ -20,6 +20,8 @@ pub mod nor;
 pub mod provision;
 mod random;
 pub mod rng;
+#[cfg(feature = "texts")]
+mod saying;
 #[cfg(feature = "sd")]
 pub mod sd;
 pub mod slot;

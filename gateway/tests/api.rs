@@ -91,6 +91,8 @@ fn the_openapi_document_names_what_is_served() {
     let schemas = &document["components"]["schemas"];
     for (schema, field) in [
         ("CheckDoc", "round_trips_ms"),
+        ("LogsDoc", "lines"),
+        ("UpdateDoc", "output"),
         ("UpdateDoc", "revert"),
         ("UpdateDoc", "warning"),
         ("ImageDoc", "check"),
