@@ -198,7 +198,7 @@ mod tests {
             last_task: u64::MAX,
             components: (0..COMPONENTS).map(|_| component).collect(),
         });
-        assert_eq!(hello.encode(&mut [0; 1024]), Ok(FRAME_MAX));
+        assert_eq!(hello.encode(&mut [0; 1024]), Ok(HELLO_MAX));
     }
 
     #[test]
@@ -211,6 +211,6 @@ mod tests {
             reason: crate::code::Reason(255),
             detail: core::str::from_utf8(&[b'a'; OUTBOX_DETAIL_MAX]).unwrap(),
         });
-        assert!(report.encode(&mut [0; FRAME_MAX]).is_ok());
+        assert!(report.encode(&mut [0; HELLO_MAX]).is_ok());
     }
 }
