@@ -63,10 +63,16 @@ impl Lamp {
 
     /// A push that fails; what the record has to add.
     async fn fails(&self, image: &Image) -> String {
+        let update = self.put_back(image).await;
+        update["detail"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// A push that fails: the update as it ends.
+    async fn put_back(&self, image: &Image) -> Value {
         let pushed = self.bench.push(ID, &image.name, &[]).await;
         let update = pushed.ended("reverted", 1);
         assert_eq!(update["reason"], "install_failed", "{update}");
-        update["detail"].as_str().unwrap_or_default().to_owned()
+        update
     }
 
     /// The flash holds this image byte for byte, and the gateway knows it.
@@ -119,13 +125,18 @@ async fn a_byte_that_does_not_keep_brings_the_old_image_back() {
     let new = hex_image(&lamp.bench, "2.0", 2).await;
     let wrong = !new.bytes[0x123];
     lamp.order(&format!("faults stuck=123:{wrong:x},sessions=1"));
-    let detail = lamp.fails(&new).await;
+    let update = lamp.put_back(&new).await;
+    let detail = update["detail"].as_str().unwrap_or_default();
     assert!(
         detail.starts_with("avr: install ended with code 1: "),
         "{detail}"
     );
-    // Behind that a pseudo-terminal has a complaint of its own.
-    let said = std::fs::read_to_string(lamp.bench.site.log(ID)).unwrap();
+    // Behind that a pseudo-terminal has a complaint of its own; the whole comes in numbered parts.
+    let said = update["output"].as_str().unwrap_or_default();
+    assert!(
+        said.starts_with("avr: install ended with code 1\n"),
+        "{said}"
+    );
     assert!(said.contains("at addr 0x0123 (error)"), "{said}");
     lamp.holds(&lamp.old).await;
     // The same again, on a board that is well.

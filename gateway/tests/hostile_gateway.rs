@@ -7,7 +7,7 @@ use dialhome_gateway::demo::relay::Faults;
 use dialhome_gateway::link::{LcAead, Responder};
 use dialhome_proto::code::{ByeReason, Reason, Statement};
 use dialhome_proto::frame::{
-    Activate, Chunk, DeviceFrame, GatewayFrame, Offer, Ping, Resume, Settled, Welcome,
+    Activate, Chunk, DeviceFrame, GatewayFrame, Offer, Ping, ReadLog, Resume, Settled, Welcome,
 };
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, MESSAGE_1_LEN, Preamble, Records};
@@ -240,6 +240,29 @@ async fn a_gateway_that_breaks_the_protocol_gets_a_reason_and_installs_nothing()
             .await;
     }
     session.send(chunk(0, b"late")).await;
+    session.alive().await;
+
+    // As many requests for the log as fit: each answer is bounded, and the last one is answered.
+    for request in 0..200 {
+        let (lines, bytes) = (u16::MAX, u16::MAX);
+        session
+            .send(ReadLog {
+                request,
+                lines,
+                bytes,
+            })
+            .await;
+    }
+    loop {
+        let plaintext = session.next().await.expect("parts of the log");
+        let Ok(DeviceFrame::LogPart(log)) = DeviceFrame::decode(&plaintext) else {
+            panic!("no part of the log");
+        };
+        assert!(log.part <= log.parts && log.parts <= 8 && log.text.len() <= 768);
+        if (log.request, log.part) == (199, log.parts) {
+            break;
+        }
+    }
     session.alive().await;
     session.send_plaintext(&[0x01]).await;
     session.left("a malformed body").await;

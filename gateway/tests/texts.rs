@@ -277,6 +277,30 @@ async fn the_log_of_a_real_board_holds_its_own_lines_and_those_of_its_commands_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_read_within_a_transfer_holds_nothing_up() {
+    let mut bench = Bench::start().await;
+    let image = bench.image("1.0", &random_bytes(1, 400_000)).await;
+    let faults = Faults {
+        rate: Some(200_000),
+        ..Faults::default()
+    };
+    bench.board("board", faults, BOARD).await;
+    let update = bench.push_no_wait("board", &image.name, &[]).await;
+    bench
+        .until(&["update", "show", &update], |update| {
+            update["committed"].as_u64() > Some(0)
+        })
+        .await;
+    for _ in 0..3 {
+        let logs = bench.json(&["logs", "board"]).await;
+        assert_eq!(logs["whole"], true, "{logs:#}");
+    }
+    let update = bench.reaches(&update, "confirmed").await;
+    assert_eq!(update["resent"], 0, "{update}");
+    assert_eq!(update["sessions"], 2, "{update}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_board_that_does_not_give_its_log_away_is_told_in_words() {
     let (mut bench, key) = bench().await;
     // Its Hello does not allow it: nothing is asked.
