@@ -626,3 +626,84 @@ fn several_entries_by_seed() {
         chance(seed);
     }
 }
+
+#[test]
+fn what_nobody_can_read_any_more_is_never_called_confirmed_or_reverted() {
+    for (number, shape) in SHAPES.into_iter().enumerate() {
+        for component in shape.0 {
+            let what = format!("shape {number}, component {component} unreadable");
+            let library = library(shape.0, None, TrialBudget::default());
+            let mut world = pushed(small(shape), &library);
+            world.part(*component).images.borrow_mut().unreadable = true;
+            run(&mut world, &what);
+            assert_eq!(
+                outcome(&world),
+                (State::Failed, Reason::REVERT_FAILED),
+                "{what}: {}",
+                world.describe()
+            );
+            assert_eq!(world.store.borrow().named, Some(*component), "{what}");
+            for image in &library[1..] {
+                let part = world.part(image.component);
+                assert!(runs(part, &part.first), "{what}: {}", image.component);
+            }
+        }
+    }
+}
+
+#[test]
+fn other_updates_take_over_half_way_and_back() {
+    let shape = SHAPES[2];
+    let mut taken_over = 0;
+    for at in (0..6000).step_by(150) {
+        let what = format!("taken over at {at}");
+        let mut images = Vec::from(&library(shape.0, None, TrialBudget::default())[..]);
+        // One image of component 3 alone, then another manifest with several.
+        let alone = bytes(Nature::Good, 900, 77);
+        images.extend(Image::several(vec![(3, alone)], 5, TrialBudget::default()));
+        let others = [(7, 600, 81), (0, 800, 82)];
+        let others = others.map(|(of, size, seed)| (of, bytes(Nature::Good, size, seed)));
+        images.extend(Image::several(others.to_vec(), 7, TrialBudget::default()));
+        let library = Rc::new(images);
+        let mut world = World::new(small(shape), Rc::clone(&library));
+        let push = |world: &World, images: &[Image], number| {
+            let plan = plan_of(images, update_id(number));
+            world.store.borrow_mut().push(plan);
+        };
+        push(&world, &library[1..4], 1);
+        while world.step(at) {}
+        if world
+            .parts
+            .iter()
+            .any(|part| part.images.borrow().changes > 0)
+        {
+            break;
+        }
+        world.store.borrow_mut().updates[0].state = State::Abandoned;
+        world.kill_gateway();
+        push(&world, &library[4..5], 2);
+        assert!(
+            world.run_until(DAY, World::is_at_rest),
+            "{what}: {}",
+            world.describe()
+        );
+        push(&world, &library[5..7], 3);
+        assert!(
+            world.run_until(2 * DAY, World::is_at_rest),
+            "{what}: {}",
+            world.describe()
+        );
+        let store = world.store.borrow();
+        let states: Vec<_> = store.updates.iter().map(|of| of.state).collect();
+        // What the board had begun to change when the operator gave it up goes its own way.
+        if states[1] == State::Confirmed {
+            assert_eq!(states[2], State::Confirmed, "{what}: {}", world.describe());
+            for image in &library[4..7] {
+                let part = world.part(image.component);
+                assert!(runs(part, &image.bytes), "{what}: {}", image.component);
+            }
+            taken_over += 1;
+        }
+    }
+    assert!(taken_over > 5, "{taken_over}");
+}

@@ -162,12 +162,7 @@ impl Machine<'_> {
             (Ok(accepted), Some(place)) => {
                 self.active = Some(Active { place, ..active });
                 let runs = self.runs(place, &accepted.image.sha256);
-                if runs
-                    && self
-                        .running
-                        .get(usize::from(place))
-                        .is_some_and(|of| of.on_trial)
-                {
+                if runs && self.is_on_trial(place) || self.has_untested(&accepted.image.manifest) {
                     // Its trial was lost, and could not be undone at the start: nobody has tested it.
                     self.stage = Stage::Idle;
                     self.active = None;
@@ -560,10 +555,17 @@ impl Machine<'_> {
     pub(super) fn journal_failed(&mut self, cell: Cell) {
         let begins =
             |trial: TrialCell| trial.phase == TrialPhase::Activating && trial.attempts <= 1;
-        if cell == Cell::Trial
+        let of_trial = cell == Cell::Trial || matches!(cell, Cell::Entry(_) if ENTRIES > 0);
+        if of_trial
             && matches!(self.stage, Stage::Activating)
             && self.cells.trial.is_some_and(begins)
         {
+            if self.cells.before_hand().is_some() {
+                // Others were changed already: this one may not be touched before that is
+                // durable, and would be forgotten when they are put back.
+                self.revert(Reason::STORAGE);
+                return;
+            }
             // Nothing was switched yet, and nothing may be without its trial in the journal:
             // the board goes without a word, and the image is still staged.
             self.cells.trial = None;
@@ -708,6 +710,13 @@ impl Machine<'_> {
         self.running.get(usize::from(place)).is_some_and(|running| {
             running.digest_from != DigestFrom::UNKNOWN && running.digest == *digest
         })
+    }
+
+    /// Whether the boot side holds the component's image on trial.
+    pub(super) fn is_on_trial(&self, place: u8) -> bool {
+        self.running
+            .get(usize::from(place))
+            .is_some_and(|of| of.on_trial)
     }
 
     pub(super) fn component_facts(&self) -> Vec<ComponentFacts, COMPONENTS> {

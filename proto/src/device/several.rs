@@ -135,7 +135,7 @@ impl Cells {
     }
 
     /// The changed entry before the one at hand.
-    fn before_hand(&self) -> Option<usize> {
+    pub(super) fn before_hand(&self) -> Option<usize> {
         let order = self.order_at_hand();
         let before = self.changed().filter(|(_, entry)| entry.order < order);
         before
@@ -254,6 +254,19 @@ impl Machine<'_> {
         let mut all = self.cells.entries.iter().flatten();
         all.any(|entry| {
             entry.image.manifest == image.manifest && entry.image.component == image.component
+        })
+    }
+
+    /// Whether a component runs its entry on a trial that was lost, and could not be undone at
+    /// the start: nobody has tested it, and it is not left alone.
+    pub(super) fn has_untested(&self, manifest: &Digest) -> bool {
+        let mut all = (0_u8..).zip(&self.cells.entries);
+        all.any(|(place, entry)| {
+            entry.as_ref().is_some_and(|entry| {
+                entry.image.manifest == *manifest
+                    && self.runs(place, &entry.image.sha256)
+                    && self.is_on_trial(place)
+            })
         })
     }
 

@@ -214,7 +214,7 @@ impl Machine<'_> {
     }
 
     /// Puts the old image back.
-    fn revert(&mut self, reason: Reason) {
+    pub(super) fn revert(&mut self, reason: Reason) {
         self.turn_back();
         if let Some(trial) = &mut self.cells.trial {
             trial.reason = reason;

@@ -6,6 +6,7 @@ mod delivery;
 mod device;
 mod ends;
 mod journal;
+mod parts;
 mod session;
 #[cfg(feature = "several-components")]
 mod several;
