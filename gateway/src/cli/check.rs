@@ -33,7 +33,11 @@ pub(crate) async fn run(
 fn describe(check: &CheckDoc) -> String {
     let trips = match (check.min_ms, check.median_ms, check.p99_ms, check.max_ms) {
         (Some(min), Some(median), Some(p99), Some(max)) => Some(format!(
-            "min {min:.1} ms, median {median:.1} ms, p99 {p99:.1} ms, max {max:.1} ms"
+            "min {}, median {}, p99 {}, max {}",
+            ms(min),
+            ms(median),
+            ms(p99),
+            ms(max)
         )),
         _ => None,
     };
@@ -110,6 +114,15 @@ fn verdict(check: &CheckDoc) -> String {
     text
 }
 
+/// Milliseconds for people: three digits or more.
+fn ms(time: f64) -> String {
+    match time {
+        time if time < 1.0 => format!("{time:.3} ms"),
+        time if time < 100.0 => format!("{time:.1} ms"),
+        time => format!("{time:.0} ms"),
+    }
+}
+
 /// Seconds for people: the two largest units.
 fn age(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
@@ -124,6 +137,13 @@ fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn round_trips_are_told_with_the_digits_that_mean_something() {
+        assert_eq!(ms(0.047), "0.047 ms");
+        assert_eq!(ms(41.26), "41.3 ms");
+        assert_eq!(ms(1234.5), "1234 ms");
+    }
 
     #[test]
     fn an_age_is_told_in_its_two_largest_units() {
