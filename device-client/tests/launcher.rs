@@ -71,15 +71,19 @@ impl Board {
         fs::write(self.path("state/switch"), record).unwrap();
     }
 
-    fn launch(&self) -> Launcher {
-        let child = Command::new(PROGRAM)
+    fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command
             .arg("--config")
             .arg(self.path("board.toml"))
             .arg("--state")
             .arg(self.path("state"))
-            .stderr(Stdio::piped())
-            .spawn();
-        Launcher(child.unwrap())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn launch(&self) -> Launcher {
+        Launcher(self.command().spawn().unwrap())
     }
 
     /// Waits until an agent has dialled, which is the installed one: scripts do not.
@@ -252,4 +256,17 @@ fn an_agent_ends_with_its_launcher_and_another_launcher_is_refused() {
     let (status, _) = launcher.end(Signal::KILL);
     assert_eq!(status.signal(), Some(9));
     until("the agent's end", || !agent.exists());
+}
+
+/// Its launcher may be killed before the agent has tied itself to it.
+#[test]
+fn an_agent_whose_launcher_is_gone_does_not_become_one() {
+    let board = Board::new();
+    board.tries("exit 3", 1);
+    let mut orphan = board.command();
+    orphan.env("DIALHOME_AGENT_LAUNCHER", "1");
+    let (status, log) = Launcher(orphan.spawn().unwrap()).wait();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("its launcher is gone"), "{log}");
+    assert_eq!(board.starts(), 0);
 }

@@ -2,13 +2,16 @@
 //! old one does. Every executable here is real: the agent itself, the same with bytes behind
 //! its end, scripts, and a file for another machine.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use dialhome_gateway::demo::process::Process;
 use dialhome_gateway::demo::relay::Faults;
 use dialhome_gateway::demo::site::Board;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use support::{Bench, Image, PATIENCE, programs};
 
 mod support;
@@ -62,7 +65,7 @@ impl Linkit {
 
     /// The image for which `image sign` takes any options.
     async fn agent(&self, version: &str) -> Image {
-        let mut bytes = std::fs::read(&self.installed).unwrap();
+        let mut bytes = fs::read(&self.installed).unwrap();
         // What lies behind an executable's sections is not loaded.
         bytes.extend_from_slice(version.as_bytes());
         self.image(version, &bytes).await
@@ -84,12 +87,18 @@ impl Linkit {
         assert_eq!(agent["digest_from"], "booted", "{device}");
         assert_eq!(agent["revert"], "swap", "{device}");
         // The launcher's only child: whatever failed was reaped.
-        let children = children(self.launcher.id().unwrap());
-        let [child] = &children[..] else {
-            panic!("{children:?} run\n{}", self.bench.logs());
+        let is_alone = || match children(self.launcher.id().unwrap())[..] {
+            // Between two of them it may be gone when it is looked at.
+            [child] => fs::read(format!("/proc/{child}/exe")).is_ok_and(|exe| hex(&exe) == digest),
+            _ => false,
         };
-        let executable = Path::new("/proc").join(child.to_string()).join("exe");
-        assert_eq!(digest_of(&executable), digest);
+        let waiting = async {
+            while !is_alone() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let alone = tokio::time::timeout(PATIENCE, waiting).await;
+        alone.unwrap_or_else(|_| panic!("other processes run\n{}", self.bench.logs()));
     }
 
     /// Ends the launcher, which takes the agent with it, and starts it again; its exit code.
@@ -98,9 +107,23 @@ impl Linkit {
         kill_process(pid, signal).unwrap();
         let ended = tokio::time::timeout(PATIENCE, self.launcher.wait()).await;
         let ended = ended.expect("the launcher's end").unwrap();
-        self.bench.offline(ID).await;
         self.launcher = spawn(&self.bench, &self.board, &self.installed);
         ended.code()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.bench.site.log(ID)).unwrap()
+    }
+
+    /// Waits until the log says this, from there on.
+    async fn says(&self, from: &mut usize, words: &str) {
+        let waiting = async {
+            while !self.log()[*from..].contains(words) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let said = tokio::time::timeout(PATIENCE, waiting).await;
+        said.unwrap_or_else(|_| panic!("no `{words}`\n{}", self.bench.logs()));
     }
 
     /// A push of an agent that does not come up, and what the record has to add.
@@ -125,15 +148,19 @@ fn spawn(bench: &Bench, board: &Board, program: &Path) -> Process {
     Process::spawn(ID, program, args, &bench.site.log(ID)).unwrap()
 }
 
-fn digest_of(file: &Path) -> String {
-    use sha2::{Digest as _, Sha256};
-    let digest = Sha256::digest(std::fs::read(file).unwrap());
+/// SHA-256 of the bytes, as the gateway shows it.
+fn hex(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn digest_of(file: &Path) -> String {
+    hex(&fs::read(file).unwrap())
 }
 
 fn children(parent: u32) -> Vec<u32> {
     let list = format!("/proc/{parent}/task/{parent}/children");
-    let list = std::fs::read_to_string(list).unwrap();
+    let list = fs::read_to_string(list).unwrap();
     list.split_whitespace()
         .map(|pid| pid.parse().unwrap())
         .collect()
@@ -150,10 +177,13 @@ async fn it_replaces_its_own_executable_and_comes_back() {
     linkit.runs(&third.digest).await;
 
     // What was confirmed runs after an end in order, and after one as by a power cut.
-    assert_eq!(linkit.end(Signal::TERM).await, Some(0));
-    linkit.runs(&third.digest).await;
-    assert_eq!(linkit.end(Signal::KILL).await, None);
-    linkit.runs(&third.digest).await;
+    for (signal, code) in [(Signal::TERM, Some(0)), (Signal::KILL, None)] {
+        let before = linkit.bench.online(ID).await["peer"].clone();
+        assert_eq!(linkit.end(signal).await, code);
+        let another = |device: &Value| device["online"] == true && device["peer"] != before;
+        linkit.bench.until(&["device", "show", ID], another).await;
+        linkit.runs(&third.digest).await;
+    }
     assert_eq!(digest_of(&linkit.board.current().unwrap()), third.digest);
 }
 
@@ -184,7 +214,7 @@ async fn whatever_does_not_come_up_leaves_the_old_one() {
     );
 
     // These are not even started in the place of the old one.
-    let mut foreign = std::fs::read(&linkit.installed).unwrap();
+    let mut foreign = fs::read(&linkit.installed).unwrap();
     // The machine's number: one that nobody has (EM_ALTERA_NIOS2 is emulated by few).
     foreign[18..20].copy_from_slice(&[0xfe, 0x01]);
     let foreign = linkit.image("foreign", &foreign).await;
@@ -202,11 +232,57 @@ async fn whatever_does_not_come_up_leaves_the_old_one() {
 
     // One that comes up and is not well goes back by itself.
     let sick = linkit.bench.path().join("boards").join(ID).join("sick");
-    std::fs::write(&sick, "no sensor\n").unwrap();
+    fs::write(&sick, "no sensor\n").unwrap();
     let third = linkit.agent("3.0").await;
     let detail = linkit.goes_back(&third, "self_test").await;
     assert_eq!(detail, "self_test ended with code 1: no sensor");
-    std::fs::remove_file(&sick).unwrap();
+    fs::remove_file(&sick).unwrap();
     linkit.bench.push(ID, &third.name, &[]).await.confirmed();
     linkit.runs(&third.digest).await;
+}
+
+/// The power is cut wherever something changes hands; the launcher takes the agent with it.
+#[tokio::test]
+async fn a_power_cut_at_any_step_loses_nothing() {
+    let mut linkit = Linkit::start().await;
+    let mut from = 0;
+    for (number, step) in [
+        "update state=\"Staged\"",
+        "command starts role=\"the new agent\"",
+        "update state=\"Restarting\"",
+        "ends, to be started again why=update",
+        "on_trial=true",
+        "update state=\"Trial\"",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = linkit.agent(&format!("{}.0", number + 2)).await;
+        let update = linkit.bench.push_no_wait(ID, &image.name, &[]).await;
+        linkit.says(&mut from, step).await;
+        assert_eq!(linkit.end(Signal::KILL).await, None, "{step}");
+        linkit.bench.reaches(&update, "confirmed").await;
+        linkit.runs(&image.digest).await;
+        from = linkit.log().len();
+    }
+    // And on the way back.
+    let before = digest_of(&linkit.board.current().unwrap());
+    let sick = linkit.bench.path().join("boards").join(ID).join("sick");
+    fs::write(&sick, "no sensor\n").unwrap();
+    for (number, step) in [
+        "update state=\"Reverting\"",
+        "ends, to be started again why=revert",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let image = linkit.agent(&format!("{}.0", number + 20)).await;
+        let update = linkit.bench.push_no_wait(ID, &image.name, &[]).await;
+        linkit.says(&mut from, step).await;
+        assert_eq!(linkit.end(Signal::KILL).await, None, "{step}");
+        let update = linkit.bench.reaches(&update, "reverted").await;
+        assert_eq!(update["reason"], "self_test", "{step}: {update}");
+        linkit.runs(&before).await;
+        from = linkit.log().len();
+    }
 }

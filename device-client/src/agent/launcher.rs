@@ -72,22 +72,21 @@ static START: OnceLock<Instant> = OnceLock::new();
 static NEXT_BEAT: AtomicU32 = AtomicU32::new(0);
 
 /// Whether a launcher has started this process. If so, the process ends with it from now on.
-pub fn is_launched() -> bool {
-    let told = std::env::var(VARIABLE).ok();
-    let told = told
-        .and_then(|text| text.parse().ok())
-        .and_then(Pid::from_raw);
-    if told.is_none() || rustix::process::getppid() != told {
-        return false;
-    }
+///
+/// # Errors
+/// It has, and is gone already: this process must end, for another launcher may have begun.
+pub fn is_launched() -> io::Result<bool> {
+    let Ok(told) = std::env::var(VARIABLE) else {
+        return Ok(false);
+    };
     // As in a power cut: a second agent on the same state directory would be worse.
-    let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    // It may have gone meanwhile.
-    if tied.is_err() || rustix::process::getppid() != told {
-        return false;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    if parent.as_ref() != Some(&told) {
+        return Err(io::Error::other("its launcher is gone"));
     }
     LAUNCHED.store(true, Ordering::Relaxed);
-    true
+    Ok(true)
 }
 
 /// Tells the launcher, where there is one, that this process is not stuck.
@@ -133,7 +132,9 @@ pub struct Launcher {
     /// The longest silence of an agent on trial.
     silence: Duration,
     signals: Signals,
-    /// Starts of the image on trial, where they cannot be stored.
+    /// The update on trial.
+    trial: String,
+    /// Starts of its image, where they cannot be stored.
     starts: u8,
     /// How the last start of it ended.
     why: String,
@@ -178,6 +179,7 @@ impl Launcher {
             arguments,
             silence,
             signals,
+            trial: String::new(),
             starts: 0,
             why: String::new(),
             hopeless: false,
@@ -194,6 +196,8 @@ impl Launcher {
             let mut choice = self.choose();
             let start = Instant::now();
             let mut end = self.start(&choice, reason.take());
+            // It may have been confirmed, or have gone back, meanwhile.
+            choice.on_trial = choice.on_trial && self.is_on_trial();
             if let End::NotStarted(error) = &end
                 && !choice.on_trial
                 && choice.program != self.own
@@ -239,6 +243,7 @@ impl Launcher {
     /// No image is on trial.
     fn forget(&mut self) {
         (self.starts, self.hopeless) = (0, false);
+        self.trial.clear();
         self.why.clear();
     }
 
@@ -256,6 +261,11 @@ impl Launcher {
     /// What `current` leads to, or this executable.
     fn installed(&self, target: Option<&str>) -> PathBuf {
         target.map_or_else(|| self.own.clone(), |target| self.images.path(target))
+    }
+
+    fn is_on_trial(&self) -> bool {
+        let switch = self.images.switch().ok().flatten();
+        switch.is_some_and(|switch| switch.step == Step::Trial)
     }
 
     fn choose(&mut self) -> Choice {
@@ -283,6 +293,10 @@ impl Launcher {
                 settled(old)
             }
             Step::Trial => {
+                if self.trial != switch.update {
+                    self.forget();
+                    self.trial.clone_from(&switch.update);
+                }
                 self.starts = self.starts.max(switch.starts);
                 if self.hopeless || self.starts >= switch.boots {
                     if self.go_back(&mut switch) {
@@ -347,7 +361,7 @@ impl Launcher {
     }
 
     /// Waits for the end of an agent.
-    fn watch(&self, mut child: Child, on_trial: bool) -> End {
+    fn watch(&self, mut child: Child, mut on_trial: bool) -> End {
         let pid = Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         let mut output = child.stdout.take();
@@ -376,7 +390,9 @@ impl Launcher {
             } else {
                 FOREVER
             };
-            if left.is_zero() {
+            if left.is_zero() && !self.is_on_trial() {
+                on_trial = false;
+            } else if left.is_zero() {
                 // With what it started in its own group; commands are found by the next agent.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 let _ = child.kill();

@@ -77,7 +77,7 @@ fn start(arguments: &Arguments) -> Result<u8, String> {
     let own = Reexec::this_process().map_err(|error| format!("own executable: {error}"))?;
     let again = if !config.agent.self_update {
         Again::Exec(own)
-    } else if launcher::is_launched() {
+    } else if launcher::is_launched().map_err(|error| error.to_string())? {
         Again::Launcher
     } else {
         // A dial may take its whole time, and an agent that dials gives no sign of life.
