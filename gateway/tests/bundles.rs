@@ -290,6 +290,72 @@ async fn nothing_is_confirmed_before_every_component_was_stated_to_run() {
     drop(peer);
     bench.offline("lamp-1").await;
 
+    // Of component 0 nobody says what runs, in no session: that it was on trial before is no statement.
+    let third = sign(
+        &bench,
+        ("1.9", "1.3"),
+        [random_bytes(5, 100), random_bytes(6, 100)],
+        9,
+    )
+    .await;
+    add(&bench, &third).await;
+    let (update, id) = pushed(&bench, &third).await;
+    for last in [false, true] {
+        let unknown = board(|place, component| {
+            on_trial(id, &third, place, component);
+            if place == 1 {
+                component.digest_from = DigestFrom::UNKNOWN;
+            }
+        });
+        let mut peer = Peer::greet_as(bench.site.listen(), &key, unknown).await;
+        bench.reaches(&update, "trial").await;
+        peer.alive().await;
+        if last {
+            peer.send(Report {
+                sequence: 2,
+                ..report(id, 0, Statement::CONFIRMED, Reason::NONE)
+            })
+            .await;
+            peer.expect(|frame| matches!(frame, GatewayFrame::Settled(_)))
+                .await;
+        }
+        drop(peer);
+        bench.offline("lamp-1").await;
+    }
+    let ended = bench.json(&["update", "show", &update]).await;
+    assert_eq!(
+        (&ended["state"], &ended["reason"]),
+        (&json!("reverted"), &json!("wrong_image_running")),
+        "{ended}"
+    );
+
+    // What a Hello stated once, on trial, counts in a later session that cannot tell.
+    let fourth = sign(
+        &bench,
+        ("2.2", "1.6"),
+        [random_bytes(7, 100), random_bytes(8, 100)],
+        10,
+    )
+    .await;
+    add(&bench, &fourth).await;
+    let (update, id) = pushed(&bench, &fourth).await;
+    let well = board(|place, component| on_trial(id, &fourth, place, component));
+    let mut peer = Peer::greet_as(bench.site.listen(), &key, well).await;
+    peer.expect(|frame| matches!(frame, GatewayFrame::Confirm(_)))
+        .await;
+    drop(peer);
+    bench.offline("lamp-1").await;
+    let unknown = board(|_, component| component.digest_from = DigestFrom::UNKNOWN);
+    let mut peer = Peer::greet_as(bench.site.listen(), &key, unknown).await;
+    peer.send(Report {
+        sequence: 3,
+        ..report(id, 0, Statement::CONFIRMED, Reason::NONE)
+    })
+    .await;
+    bench.reaches(&update, "confirmed").await;
+    drop(peer);
+    bench.offline("lamp-1").await;
+
     // The same in a session that delivers nothing: what is stated of an update that nobody looks at any more.
     let again = sign(
         &bench,

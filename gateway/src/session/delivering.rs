@@ -31,6 +31,8 @@ pub(super) struct Delivering {
     images: Vec<Arc<Image>>,
     /// Sessions that took part, this one included.
     sessions: u32,
+    /// This session's Hello states every image as the one that runs, on trial.
+    well: bool,
     /// What a Report said beside its state, until it is recorded.
     pub(super) stated: Option<String>,
     paused: bool,
@@ -195,7 +197,7 @@ impl Running {
             counters,
             cancel,
         );
-        if open.state.state == State::Trial {
+        if open.state.seen {
             delivery.seen_on_trial();
         }
         self.gateway
@@ -207,6 +209,7 @@ impl Running {
             update,
             images,
             sessions: known.sessions + 1,
+            well: standing == Standing::Well,
             stated: None,
             paused: open.state.paused,
             piece: None,
@@ -403,6 +406,7 @@ impl Running {
             counters: Some(delivering.counters()),
             overdue: None,
             paused: None,
+            seen: delivering.well && record.state == State::Trial,
         };
         self.record(update, change).await?;
         if let Some(delivering) = &mut self.delivering {

@@ -158,6 +158,7 @@ fn create(write: &mut Write<'_>, push: Push) -> Result<Created, StoreError> {
         counters: Counters::default(),
         changed: write.now,
         heard: false,
+        seen: false,
         overdue: None,
         paused: false,
         later: Vec::new(),

@@ -62,6 +62,7 @@ fn queue(write: &mut Write<'_>, update: &str) -> Result<(), StoreError> {
         counters: Counters::default(),
         changed: now(),
         heard: false,
+        seen: false,
         overdue: None,
         paused: false,
         later: Vec::new(),

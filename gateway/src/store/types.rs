@@ -409,6 +409,9 @@ pub struct UpdateState {
     /// The board has heard of the update (it was offered at least once).
     #[serde(default)]
     pub heard: bool,
+    /// A Hello has stated every image of the update as the one that runs, on trial.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub seen: bool,
     /// It should have ended by now.
     #[serde(default)]
     pub overdue: Option<Overdue>,
@@ -587,6 +590,8 @@ pub struct Change {
     pub paused: Option<bool>,
     /// The board has stated this (a Report): it is recorded even after the update ended.
     pub stated: bool,
+    /// A Hello states every image of the update as the one that runs, on trial.
+    pub seen: bool,
 }
 
 impl Change {

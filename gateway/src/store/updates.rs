@@ -331,6 +331,7 @@ pub(super) fn apply(
         state.state = next;
         state.heard |= !matches!(next, State::Queued | State::Canceled);
     }
+    state.seen |= change.seen;
     if change.reason.is_some() {
         state.reason = change.reason;
     }
