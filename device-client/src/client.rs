@@ -660,7 +660,11 @@ where
             }
         };
         // A boot side that had gone back by itself says why.
-        if action == BootAction::Revert && result.is_ok() && !boot.detail().is_empty() {
+        if action == BootAction::Revert
+            && result.is_ok()
+            && !boot.detail().is_empty()
+            && !self.machine.names_component()
+        {
             self.machine.note_detail(boot.detail());
         }
         let result = result

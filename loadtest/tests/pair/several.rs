@@ -655,7 +655,7 @@ fn what_nobody_can_read_any_more_is_never_called_confirmed_or_reverted() {
 fn other_updates_take_over_half_way_and_back() {
     let shape = SHAPES[2];
     let mut taken_over = 0;
-    for at in (0..6000).step_by(150) {
+    for at in (0..6000).step_by(50) {
         let what = format!("taken over at {at}");
         let mut images = Vec::from(&library(shape.0, None, TrialBudget::default())[..]);
         // One image of component 3 alone, then another manifest with several.

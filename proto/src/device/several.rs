@@ -614,6 +614,15 @@ impl Machine<'_> {
         true
     }
 
+    /// Whether the detail of the outcome already names a component that could not be put back:
+    /// nothing else takes its place.
+    #[must_use]
+    #[inline]
+    pub fn names_component(&self) -> bool {
+        let trial = self.cells.trial.filter(|_| ENTRIES > 0);
+        trial.is_some_and(|trial| trial.reason == Reason::REVERT_FAILED)
+    }
+
     /// The trial is over: entries that may be tried again stay staged, others are dropped.
     pub(super) fn end_entries(&mut self, stay: bool) {
         let Some(manifest) = self
