@@ -1,15 +1,13 @@
 //! Files for several components, from the operator's side: wrong ones are refused in words, payloads are kept as long
 //! as an image has them, and names and checks count for each component.
 
-mod support;
-
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 
+use crate::support::bundle::{Image, add, bench, sign};
+use crate::support::{Bench, PRODUCT, random_bytes};
 use dialhome_gateway::demo::site::Outcome;
 use serde_json::{Value, json};
-use support::bundle::{Image, add, bench, sign};
-use support::{Bench, PRODUCT, random_bytes};
 
 /// What the gateway answers to an upload of these bytes.
 fn upload(bench: &Bench, bytes: &[u8]) -> (u16, Value) {

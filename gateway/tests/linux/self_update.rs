@@ -6,15 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{Bench, Image, PATIENCE, programs};
 use dialhome_gateway::demo::process::Process;
 use dialhome_gateway::demo::relay::Faults;
 use dialhome_gateway::demo::site::Board;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use support::{Bench, Image, PATIENCE, programs};
-
-mod support;
 
 /// FOLDER/sick makes the self-test fail. An agent on trial may be silent for 2 s.
 const SETTINGS: &str = r#"

@@ -1,13 +1,11 @@
 //! Updates of several components with real agents: a Linux board that installs its own image and its child's, as one.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::bundle::{Image, add, sign};
+use crate::support::{BOARD, Bench, random_bytes};
 use dialhome_gateway::demo::relay::{Action, Direction, Faults};
 use serde_json::{Value, json};
-use support::bundle::{Image, add, sign};
-use support::{BOARD, Bench, random_bytes};
 
 const ID: &str = "lamp-1";
 

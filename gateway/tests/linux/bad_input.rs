@@ -8,13 +8,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{Bench, Image, programs, random_bytes};
 use dialhome_gateway::demo::process::Process;
 use dialhome_gateway::demo::relay::Faults;
 use dialhome_gateway::demo::site::Board;
 use serde_json::Value;
-use support::{Bench, Image, programs, random_bytes};
-
-mod support;
 
 const SETTINGS: &str = r#"
 [reconnect]

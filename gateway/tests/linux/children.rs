@@ -5,13 +5,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::support::{Bench, PRODUCT, programs, random_bytes};
 use dialhome_gateway::demo::process::Process;
 use dialhome_gateway::demo::relay::Faults;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use support::{Bench, PRODUCT, programs, random_bytes};
-
-mod support;
 
 const ID: &str = "linkit-1";
 

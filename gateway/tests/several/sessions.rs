@@ -1,15 +1,13 @@
 //! Updates of several components in the session: delivered to a board that the test plays frame by frame, shown with
 //! the component that is under way, and confirmed, ended and warned of as one.
 
-mod support;
-
+use crate::support::bundle::{Image, add, bench, digest, sign};
+use crate::support::peer::{Peer, accept, component, hello};
+use crate::support::{Bench, random_bytes};
 use dialhome_proto::code::{DigestFrom, Reason, Revert, SelfTest, Statement};
 use dialhome_proto::frame::{Ack, Claim, Component, Decline, GatewayFrame, Hello, Report, Trial};
 use dialhome_proto::id::UpdateId;
 use serde_json::{Value, json};
-use support::bundle::{Image, add, bench, digest, sign};
-use support::peer::{Peer, accept, component, hello};
-use support::{Bench, random_bytes};
 
 /// A board with components 0 and 1, changed by `change`, which gets the place in the manifest: 0 for component 1.
 fn board(change: impl Fn(usize, &mut Component<'static>)) -> Hello<'static> {

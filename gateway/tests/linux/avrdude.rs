@@ -4,13 +4,11 @@
 
 use std::path::PathBuf;
 
+use crate::support::{Bench, Image, PATIENCE, random_bytes};
 use dialhome_gateway::demo::relay::Faults;
 use dialhome_stk500::{Options, Program};
 use ihex::{Record, create_object_file_representation};
 use serde_json::Value;
-use support::{Bench, Image, PATIENCE, random_bytes};
-
-mod support;
 
 /// The shipped recipe, on the line FOLDER/tty. The deadline is for boards that fall silent:
 /// avrdude has none.
