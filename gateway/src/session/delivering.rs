@@ -12,7 +12,7 @@ use crate::store::{Change, Counters, OpenUpdate, State, StoreError};
 use dialhome_proto::code::{CloseCode, Reason, Statement};
 use dialhome_proto::frame::{ACK_NOW, Cancel, Chunk, NewKey, Offer, Report, Resume, SetGateways};
 use dialhome_proto::gateway::{
-    self, Awaits, ChunkRange, Command, Delivery, Part, Plan, Record, Standing,
+    Awaits, ChunkRange, Command, Delivery, Part, Plan, Record, Standing,
 };
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::limits::{CHUNK_COST, RECORD_HEADER, TAG};
@@ -184,17 +184,11 @@ impl Running {
                 Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
             }
         }
-        let counters = gateway::Counters {
-            committed: known.committed,
-            sent: known.sent,
-            resent: known.resent,
-            reached: known.sent.saturating_sub(known.resent),
-        };
         let mut delivery = Delivery::start(
             plan,
             &components,
             self.session.receive_buffer(),
-            counters,
+            known.counted(),
             cancel,
         );
         if open.state.seen {
@@ -391,12 +385,17 @@ impl Running {
         let stated = delivering.stated.take();
         let is_stated = stated.is_some();
         let plan = delivering.delivery.plan();
-        // A Decline has no words, and no component, of its own.
+        // A Decline has no words, and no component, of its own: a board judges every entry of a manifest
+        // when the first of them is offered.
         let declined = plan
             .part(record.part)
             .filter(|_| record.state == State::Declined && plan.parts.len() > 1);
-        let declined =
-            declined.map(|part| format!("the board declined component {}", part.component));
+        let declined = declined.map(|part| {
+            format!(
+                "the board declined when component {} was offered; what it did not take may be another of this update",
+                part.component
+            )
+        });
         let change = Change {
             state: Some(record.state),
             reason: (record.reason != Reason::NONE).then(|| record.reason.to_string()),
@@ -582,14 +581,8 @@ impl Delivering {
     }
 
     fn counters(&self) -> Counters {
-        let counters = self.delivery.counters();
-        Counters {
-            committed: counters.committed,
-            sent: counters.sent,
-            resent: counters.resent,
-            sessions: self.sessions,
-            place: self.delivery.part(),
-        }
+        let (counted, place) = (self.delivery.counters(), self.delivery.part());
+        Counters::of(counted, self.sessions, place)
     }
 
     /// Whether the board has committed bytes in this session.

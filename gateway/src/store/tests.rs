@@ -109,6 +109,24 @@ async fn counted(store: &Store) -> Vec<(String, Option<String>, u64)> {
 const FIRST: &str = "0000000000000001";
 const SECOND: &str = "0000000000000002";
 
+/// A delivery that goes on after a session counts what it sends again, also behind bytes that nobody sent.
+#[test]
+fn counters_go_on_where_they_stood() {
+    let counted = dialhome_proto::gateway::Counters {
+        committed: 140_000,
+        sent: 50_000,
+        resent: 10_000,
+        reached: 140_000,
+    };
+    let stored = Counters::of(&counted, 2, 1);
+    let stored: Counters = serde_json::from_str(&sqlite::json(&stored).unwrap()).unwrap();
+    assert_eq!(
+        (stored.skipped, stored.sessions, stored.place),
+        (100_000, 2, 1)
+    );
+    assert_eq!(stored.counted(), counted);
+}
+
 /// What an update of one component is stored as has no field that an older version does not know.
 #[test]
 fn the_records_of_one_component_are_as_they_were() {
@@ -116,6 +134,7 @@ fn the_records_of_one_component_are_as_they_were() {
         committed: 1,
         sent: 2,
         resent: 3,
+        skipped: 0,
         sessions: 4,
         place: 0,
     };
@@ -250,6 +269,7 @@ async fn updates_are_counted_as_they_are_stored_also_after_a_restart() {
         committed: 400,
         sent: 500,
         resent: 0,
+        skipped: 0,
         sessions: 1,
         place: 0,
     };

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use dialhome_proto::gateway;
 pub use dialhome_proto::gateway::State;
 use dialhome_proto::id::UpdateId;
 use dialhome_proto::time::Millis;
@@ -365,11 +366,50 @@ pub struct Counters {
     pub sent: u64,
     /// Of those, bytes that had been sent before.
     pub resent: u64,
+    /// Bytes that the board had already of an earlier update, or of a component that it runs: they count as
+    /// reached and were never sent.
+    #[serde(skip_serializing_if = "is_none")]
+    pub skipped: u64,
     /// Sessions that took part.
     pub sessions: u32,
     /// Of an update of several components, the place of the one that is under way.
     #[serde(skip_serializing_if = "is_first")]
     pub place: u8,
+}
+
+impl Counters {
+    /// What a delivery has counted, in so many sessions, with the part that is under way.
+    #[must_use]
+    pub fn of(counted: &gateway::Counters, sessions: u32, place: u8) -> Self {
+        let new = counted.sent.saturating_sub(counted.resent);
+        Self {
+            committed: counted.committed,
+            sent: counted.sent,
+            resent: counted.resent,
+            skipped: counted.reached.saturating_sub(new),
+            sessions,
+            place,
+        }
+    }
+
+    /// What a delivery goes on counting from.
+    #[must_use]
+    pub const fn counted(&self) -> gateway::Counters {
+        gateway::Counters {
+            committed: self.committed,
+            sent: self.sent,
+            resent: self.resent,
+            reached: self.sent.saturating_sub(self.resent) + self.skipped,
+        }
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+const fn is_none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 #[expect(

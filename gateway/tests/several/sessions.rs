@@ -401,7 +401,12 @@ async fn an_update_ends_as_one_where_a_component_is_declined_fails_or_is_missing
     let ended = bench.reaches(&update, "declined").await;
     assert_eq!(
         (&ended["reason"], &ended["detail"]),
-        (&json!("too_big"), &json!("the board declined component 0")),
+        (
+            &json!("too_big"),
+            &json!(
+                "the board declined when component 0 was offered; what it did not take may be another of this update"
+            )
+        ),
         "{ended}"
     );
     peer.alive().await;
