@@ -1,6 +1,8 @@
 //! One update with several entries, with each fault at each component: the whole is confirmed
 //! only when every component is, and put back together where the components allow it.
 
+mod lost;
+
 use crate::common::DAY;
 use dialhome_loadtest::sim::boot::{Loader, Nature, Part};
 use dialhome_loadtest::sim::fixture::{Image, bytes, plan_of};
@@ -110,17 +112,8 @@ fn check_now(world: &World, what: &str) {
 
 /// Runs to the end, looking at every step.
 fn run(world: &mut World, what: &str) {
-    let done = world.run_until(2 * DAY, |world| {
-        check_now(world, what);
-        world.is_at_rest()
-    });
-    assert!(done, "{what}: stuck: {}", world.describe());
-    let store = world.store.borrow();
-    let finals = store.updates[0].history.iter();
-    let mut finals: Vec<_> = finals.filter(|(state, _)| state.is_terminal()).collect();
-    finals.dedup();
-    assert_eq!(finals.len(), 1, "{what}: {finals:?}");
-    let (state, reason) = (store.updates[0].state, store.updates[0].reason);
+    run_to_end(world, what);
+    let state = outcome(world).0;
     let cells = world.client().expect("it is at rest").machine().cells();
     for (place, part) in world.parts.iter().enumerate() {
         let planned = world.library[1..]
@@ -136,6 +129,22 @@ fn run(world: &mut World, what: &str) {
             "{what}: {state}, component {}",
             part.number
         );
+    }
+}
+
+fn run_to_end(world: &mut World, what: &str) {
+    let done = world.run_until(2 * DAY, |world| {
+        check_now(world, what);
+        world.is_at_rest()
+    });
+    assert!(done, "{what}: stuck: {}", world.describe());
+    let store = world.store.borrow();
+    let finals = store.updates[0].history.iter();
+    let mut finals: Vec<_> = finals.filter(|(state, _)| state.is_terminal()).collect();
+    finals.dedup();
+    assert_eq!(finals.len(), 1, "{what}: {finals:?}");
+    let (state, reason) = (store.updates[0].state, store.updates[0].reason);
+    for place in 0..world.parts.len() {
         // What has ended leaves nothing behind.
         let stays = matches!(reason, Reason::NO_CONTACT | Reason::GATEWAY_SILENT);
         let kept = world.cells.borrow();

@@ -3,7 +3,7 @@
 //! Each cell is stored whole and atomically; no two facts that must change together
 //! stand in two cells.
 
-use super::config::{COMPONENTS, ENTRIES, GATEWAY_LISTS, ROTATION};
+use super::config::{COMPONENTS, ENTRIES, GATEWAY_LISTS, ROTATION, SEVERAL};
 use super::outbox::Outbox;
 use super::several::EntryCell;
 use crate::code::Reason;
@@ -84,7 +84,7 @@ impl Cell {
         match self {
             Self::Keys | Self::Trust => ROTATION,
             Self::Gateways => GATEWAY_LISTS,
-            Self::Entry(_) => ENTRIES > 0,
+            Self::Entry(_) => SEVERAL,
             _ => true,
         }
     }
@@ -97,7 +97,7 @@ impl Cell {
             Self::Seed => 2,
             Self::Trust => 3,
             Self::Gateways => 4,
-            Self::Entry(place) if ENTRIES > 0 => 16 + (place & 3),
+            Self::Entry(place) if SEVERAL => 16 + (place & 3),
             // A build without entries has no such cell.
             Self::Image(index) | Self::Entry(index) => 5 + (index & 3),
             Self::Claim => 9,
@@ -109,7 +109,7 @@ impl Cell {
     /// Its bit in a set of cells: 12 to 15 are no cell's number (spec/states.md section 4).
     pub(super) const fn bit(self) -> u16 {
         match self {
-            Self::Entry(place) if ENTRIES > 0 => 1 << (12 + (place & 3)),
+            Self::Entry(place) if SEVERAL => 1 << (12 + (place & 3)),
             _ => 1 << self.number(),
         }
     }
@@ -222,6 +222,9 @@ pub struct TrialCell {
     /// Of an update with several entries: the place of the component that the outcome names,
     /// and 1; 0: none.
     pub blamed: u8,
+    /// Of an update with several entries: the places of all its components, a bit each;
+    /// 0: it has one entry.
+    pub entries: u8,
 }
 
 impl Stored for TrialCell {
@@ -233,8 +236,10 @@ impl Stored for TrialCell {
         way.number(&mut self.awake_s);
         way.byte(&mut self.attempts);
         way.byte(&mut self.reason.0);
-        if ENTRIES > 0 && (self.blamed != 0 || way.has_more()) {
-            way.byte(&mut self.blamed);
+        let mut both = self.entries << 4 | self.blamed;
+        if SEVERAL && (both != 0 || way.has_more()) {
+            way.byte(&mut both);
+            (self.entries, self.blamed) = (both >> 4, both & 15);
         }
     }
 }
@@ -304,7 +309,7 @@ impl Cells {
                 .is_some_and(|image| load(image, bytes)),
             Cell::Claim | Cell::Trial => self.load_on_its_way(cell, bytes),
             Cell::Outbox => load(&mut self.outbox, bytes),
-            Cell::Entry(place) if ENTRIES > 0 => {
+            Cell::Entry(place) if SEVERAL => {
                 let mut found = EntryCell::default();
                 let is_good = load(&mut found, bytes);
                 if let Some(entry) = self.entries.get_mut(usize::from(place)) {

@@ -13,9 +13,12 @@ pub const COMPONENTS: usize = if cfg!(feature = "several-components") {
     1
 };
 
+/// The board may have several components.
+pub(super) const SEVERAL: bool = COMPONENTS > 1;
+
 /// Entries of one update that a board of this build can hold beside each other: none where it
 /// has one component.
-pub const ENTRIES: usize = if COMPONENTS > 1 { COMPONENTS } else { 0 };
+pub const ENTRIES: usize = if SEVERAL { COMPONENTS } else { 0 };
 
 /// The board takes NewKey; without it it keeps the key that it was provisioned with.
 pub const ROTATION: bool = cfg!(feature = "rotation");

@@ -2,7 +2,7 @@
 
 use super::cells::{CELL_LEN, Cell, Cells};
 use super::config::{
-    COMPONENTS, ComponentConfig, Config, ENTRIES, Facts, GATEWAY_LISTS, ROTATION, RunningImage,
+    COMPONENTS, ComponentConfig, Config, Facts, GATEWAY_LISTS, ROTATION, RunningImage, SEVERAL,
     TASK_LOG, TEXTS,
 };
 use super::dialing::{first_key, first_list};
@@ -758,7 +758,7 @@ impl<'c> Machine<'c> {
 const HELD_MS: u64 = 5 * 60 * 1000;
 
 /// The cells of entries, together.
-const ENTRY_BITS: u16 = if ENTRIES > 0 { 0xF000 } else { 0 };
+const ENTRY_BITS: u16 = if SEVERAL { 0xF000 } else { 0 };
 
 impl core::fmt::Debug for Machine<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

@@ -1,7 +1,7 @@
 //! From Offer to staged: check, prove, prepare, receive, verify (spec/states.md section 1.2).
 
 use super::cells::{Cell, ClaimCell, TrialCell, TrialPhase};
-use super::config::{COMPONENTS, ENTRIES, GATEWAY_LISTS};
+use super::config::{COMPONENTS, GATEWAY_LISTS, SEVERAL};
 use super::machine::{Active, Machine};
 use super::outbox::Said;
 use super::proof::Proof;
@@ -135,7 +135,7 @@ impl Machine<'_> {
             }
             _ => Err(Reason::BAD_MANIFEST),
         };
-        if ENTRIES > 0
+        if SEVERAL
             && let (Ok(accepted), Ok(GatewayFrame::Offer(offer))) =
                 (&decision, GatewayFrame::decode(plaintext))
             && let Err(reason) = self.take_entries(offer.manifest, &offered, accepted)
@@ -156,7 +156,7 @@ impl Machine<'_> {
         let place = self.config.place(offered.component);
         match (decision, place) {
             // A manifest is installed whole (spec/protocol.md section 9.6).
-            (Ok(accepted), Some(_)) if ENTRIES == 0 && accepted.entries != 1 => {
+            (Ok(accepted), Some(_)) if !SEVERAL && accepted.entries != 1 => {
                 self.decline(Reason::WRONG_COMPONENT);
             }
             (Ok(accepted), Some(place)) => {
@@ -459,6 +459,7 @@ impl Machine<'_> {
                     attempts: 1,
                     reason: Reason::NONE,
                     blamed: 0,
+                    entries: self.cells.places_at_hand(),
                 });
                 self.dirty(Cell::Trial);
                 self.state_passing(active, Statement::ACTIVATING, Reason::NONE);
@@ -555,7 +556,7 @@ impl Machine<'_> {
     pub(super) fn journal_failed(&mut self, cell: Cell) {
         let begins =
             |trial: TrialCell| trial.phase == TrialPhase::Activating && trial.attempts <= 1;
-        let of_trial = cell == Cell::Trial || matches!(cell, Cell::Entry(_) if ENTRIES > 0);
+        let of_trial = cell == Cell::Trial || matches!(cell, Cell::Entry(_) if SEVERAL);
         if of_trial
             && matches!(self.stage, Stage::Activating)
             && self.cells.trial.is_some_and(begins)

@@ -6,7 +6,7 @@
 //! how far the board is. The others wait in [`Cells::entries`].
 
 use super::cells::{Cell, Cells, ClaimCell, TrialPhase};
-use super::config::ENTRIES;
+use super::config::SEVERAL;
 use super::machine::{Active, Machine};
 use super::proof::DigestVerified;
 use super::stage::Stage;
@@ -52,12 +52,28 @@ impl Cells {
     /// The place of the entry that the image at hand is.
     #[must_use]
     pub(super) fn entry_at_hand(&self) -> Option<usize> {
-        let image = self.image.as_ref().filter(|_| ENTRIES > 0)?;
+        let image = self.image.as_ref().filter(|_| SEVERAL)?;
         self.entries.iter().position(|entry| {
             entry.as_ref().is_some_and(|entry| {
                 entry.image.manifest == image.manifest && entry.image.component == image.component
             })
         })
+    }
+
+    /// The places of all entries of the update that the image at hand is of, a bit each; 0
+    /// where it has one entry.
+    #[must_use]
+    pub(super) fn places_at_hand(&self) -> u8 {
+        if self.entry_at_hand().is_none() {
+            return 0;
+        }
+        let manifest = self.image.as_ref().map(|image| image.manifest);
+        let all = self
+            .entries
+            .iter()
+            .zip(0_u32..)
+            .filter(|(entry, _)| entry.as_ref().map(|entry| entry.image.manifest) == manifest);
+        all.fold(0, |places, (_, place)| places | 1 << place)
     }
 
     /// Keeps how far the entry at hand is.
@@ -110,7 +126,7 @@ impl Cells {
     #[must_use]
     pub fn trial_boots(&self, image: &Remembered) -> u8 {
         let boots = image.trial.boots;
-        if ENTRIES == 0 {
+        if !SEVERAL {
             return boots;
         }
         let order = self.order_at_hand();
@@ -205,7 +221,7 @@ impl Machine<'_> {
 
     /// Puts the claim of this image at hand, whatever was at hand before.
     pub(super) fn put_at_hand(&mut self, manifest: &Digest, component: u8) {
-        if ENTRIES == 0 {
+        if !SEVERAL {
             return;
         }
         let place = self.config.place(component).map(usize::from);
@@ -237,7 +253,7 @@ impl Machine<'_> {
 
     /// Puts the entry at hand that a Resume names; false where some of its update is not known.
     pub(super) fn find_entry(&mut self, resume: &Resume) -> bool {
-        if ENTRIES == 0 {
+        if !SEVERAL {
             return true;
         }
         let of = |entry: &&EntryCell| entry.image.manifest == resume.manifest;
@@ -346,7 +362,7 @@ impl Machine<'_> {
         };
         self.cells.keep_entry();
         let (mut found, mut count, mut ready) = (0, 0, true);
-        for place in 0..ENTRIES {
+        for place in 0..self.cells.entries.len() {
             let Some(Some(entry)) = self.cells.entries.get(place) else {
                 continue;
             };
@@ -401,7 +417,7 @@ impl Machine<'_> {
 
     /// The images of every entry of this manifest are confirmed ones; none is on its way.
     pub(super) fn keep_entries(&mut self, manifest: &Digest) {
-        for place in 0..ENTRIES {
+        for place in 0..self.cells.entries.len() {
             let entry = self.cells.entries.get_mut(place);
             let Some(entry) =
                 entry.and_then(|entry| entry.take_if(|of| of.image.manifest == *manifest))
@@ -423,12 +439,66 @@ impl Machine<'_> {
     }
 
     pub(super) fn drop_entries(&mut self, which: impl Fn(&EntryCell) -> bool) {
-        for place in 0..ENTRIES {
+        for place in 0..self.cells.entries.len() {
             let entry = self.cells.entries.get_mut(place);
             if entry.is_some_and(|entry| entry.take_if(|entry| which(entry)).is_some()) {
                 self.dirty(entry_cell(place));
             }
         }
+    }
+
+    /// Whether a cell of an entry was lost during the trial, and the board has not begun to put
+    /// all back for it: what was changed is not known whole any more, and so nothing of it is
+    /// confirmed. The client has put back at its start what the boot side held on trial and no
+    /// cell tells of.
+    pub(super) fn lost_entry(&mut self) -> bool {
+        let (Some(image), Some(trial)) = (&self.cells.image, self.cells.trial) else {
+            return false;
+        };
+        // Entries end before the trial does, and behind the outcome.
+        if !SEVERAL || trial.entries == 0 || self.cells.outbox.has_outcome_of(&trial.update) {
+            return false;
+        }
+        let hand = self.config.place(image.component).map(usize::from);
+        let mut lost = trial.entries & !self.cells.places_at_hand();
+        if self.cells.entry_at_hand().is_none()
+            && let Some(slot) = hand.and_then(|hand| self.cells.entries.get_mut(hand))
+        {
+            // The trial's cell has what is needed to put it back, and the others come after it.
+            // It is not stored: what was lost must be missed until the trial says so.
+            *slot = Some(EntryCell {
+                image: image.clone(),
+                order: u8::MAX,
+                ..EntryCell::default()
+            });
+            lost = trial.entries & !(self.cells.places_at_hand() & !(1 << hand.unwrap_or(0)));
+        }
+        let is_noted =
+            trial.phase == TrialPhase::Reverting && trial.reason == Reason::REVERT_FAILED;
+        if lost == 0 || is_noted {
+            return false;
+        }
+        if let Some(trial) = &mut self.cells.trial {
+            trial.blamed = u8::try_from(lost.trailing_zeros() + 1).unwrap_or(0);
+        }
+        let mut text = String::<OUTBOX_DETAIL_MAX>::new();
+        for (place, of) in self.config.components.iter().enumerate() {
+            if lost >> place & 1 != 0 {
+                let separator = if text.is_empty() { "" } else { ", " };
+                let mut room = [0; 3];
+                let number = decimal(of.component, &mut room);
+                for part in [
+                    separator,
+                    "component ",
+                    core::str::from_utf8(number).unwrap_or(""),
+                ] {
+                    let _ = text.push_str(part);
+                }
+            }
+        }
+        let _ = text.push_str(" may not be put back: its cell was lost");
+        self.note_detail(&text);
+        true
     }
 
     /// What is wrong with a component that was changed, beside the one at hand.
@@ -619,7 +689,7 @@ impl Machine<'_> {
     #[must_use]
     #[inline]
     pub fn names_component(&self) -> bool {
-        let trial = self.cells.trial.filter(|_| ENTRIES > 0);
+        let trial = self.cells.trial.filter(|_| SEVERAL);
         trial.is_some_and(|trial| trial.reason == Reason::REVERT_FAILED)
     }
 
@@ -655,7 +725,7 @@ impl Machine<'_> {
     #[must_use]
     #[inline]
     pub fn boot_component(&self, at_hand: &Remembered) -> u8 {
-        if ENTRIES > 0 {
+        if SEVERAL {
             self.active_component()
         } else {
             at_hand.component

@@ -4,7 +4,7 @@
 //! repeated: after a cut the machine decides from the phase and from what runs.
 
 use super::cells::{Cell, TrialPhase};
-use super::config::{ENTRIES, RunningImage};
+use super::config::{RunningImage, SEVERAL};
 use super::link::{DialFault, LinkState};
 use super::machine::{Active, Machine};
 use super::stage::Stage;
@@ -31,6 +31,10 @@ impl Machine<'_> {
             update: trial.update,
             place,
         });
+        if self.lost_entry() {
+            self.revert(Reason::REVERT_FAILED);
+            return;
+        }
         if let Some((beside, reason)) = self.wrong_beside(phase) {
             self.blame(beside);
             self.revert(reason);
@@ -242,7 +246,7 @@ impl Machine<'_> {
         if !stays {
             self.drop_claim();
         }
-        let state = if ENTRIES > 0 && reason == Reason::REVERT_FAILED {
+        let state = if SEVERAL && reason == Reason::REVERT_FAILED {
             Statement::FAILED
         } else {
             Statement::REVERTED
