@@ -128,7 +128,7 @@ pub(crate) enum DeviceCommand {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
         count: Option<u32>,
         /// Time for each to be answered, 1s to 30s; the whole check ends after 50 s [default: 5s]
-        #[arg(long, value_name = "DUR", value_parser = super::values::duration)]
+        #[arg(long, value_name = "DUR", value_parser = super::values::ping_wait)]
         within: Option<Duration>,
     },
     /// Remove a device and its key

@@ -1,6 +1,6 @@
 //! `--entry COMPONENT=FILE[@VERSION][,SETTING]...`: one of the images that a file for several components carries.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dialhome_proto::manifest::is_version;
@@ -57,8 +57,10 @@ impl FromStr for EntryArg {
             ..Self::default()
         };
         // From the end, so that a file's name may have a comma.
+        let mut no_setting = None;
         while let Some((before, setting)) = rest.rsplit_once(',') {
             if !entry.set(setting)? {
+                no_setting = Some(setting);
                 break;
             }
             rest = before;
@@ -75,6 +77,12 @@ impl FromStr for EntryArg {
         };
         if file.is_empty() {
             return Err(FORM.into());
+        }
+        // A word that is no setting is a part of the file's name only where there is such a file.
+        if let Some(word) = no_setting.filter(|_| !Path::new(file).exists()) {
+            return Err(format!(
+                "`{word}` is no setting of an entry (known are {SETTINGS}), and there is no file `{file}`"
+            ));
         }
         if entry.raw && (entry.segment.is_some() || !entry.skip.is_empty())
             || entry.segment.is_some() && !entry.skip.is_empty()
@@ -160,8 +168,14 @@ mod tests {
             (None, Some(7), Some(3))
         );
         assert_eq!((entry.hardware, entry.raw), (Some(Hardware(1..=4)), true));
-        let entry: EntryArg = "2=a,b.hex@1,skip=0x10-0x1f,skip=0x20-0x2f".parse().unwrap();
-        assert_eq!(entry.file.to_str(), Some("a,b.hex"));
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a,b.hex");
+        let text = format!("2={}@1,skip=0x10-0x1f,skip=0x20-0x2f", file.display());
+        let error = text.parse::<EntryArg>().unwrap_err();
+        assert!(error.contains("there is no file"), "{error}");
+        std::fs::write(&file, "").unwrap();
+        let entry: EntryArg = text.parse().unwrap();
+        assert_eq!((entry.file, entry.version), (file, Some("1".into())));
         assert_eq!(entry.skip, [Skip(0x10..=0x1f), Skip(0x20..=0x2f)]);
         let digest = "ab".repeat(32);
         let entry: EntryArg = format!("1=x@1,require=0={digest},check=sdu")
@@ -190,6 +204,10 @@ mod tests {
             ("1=x,raw,segment=0", "only one"),
             ("1=x,skip=0-1,segment=0", "only one"),
             ("1=x,colour=red", "there is no setting `colour`"),
+            ("1=k.bin@1,security", "`security` is no setting"),
+            ("1=k.bin@1,security,raw", "`security` is no setting"),
+            ("1=k.bin@1,Raw=yes", "`Raw=yes` is no setting"),
+            ("1=k.bin,", "`` is no setting"),
         ] {
             let error = text.parse::<EntryArg>().unwrap_err();
             assert!(error.contains(words), "{text}: {error}");

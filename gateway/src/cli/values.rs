@@ -55,6 +55,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Time for a ping to be answered: `1s` to `30s`, as the gateway takes it.
+pub(crate) fn ping_wait(text: &str) -> Result<Duration, String> {
+    let wait = duration(text).ok();
+    wait.filter(|wait| (1..=30).contains(&wait.as_secs()))
+        .ok_or_else(|| "write 1s to 30s, in whole seconds".into())
+}
+
 /// Bytes per second: `20000`, `500K`, `10M`, `1G` of 1000 each, `512Ki`, `1Mi` of 1024.
 pub(crate) fn rate(text: &str) -> Result<u64, String> {
     let wrong = || "write a number and K, M or G, as in 500K or 10M".to_owned();
@@ -108,6 +115,16 @@ mod tests {
             "99999999999999999999",
         ] {
             assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_ping_is_waited_for_1_to_30_seconds() {
+        assert_eq!(ping_wait("1s"), Ok(Duration::from_secs(1)));
+        assert_eq!(ping_wait("30s"), Ok(Duration::from_secs(30)));
+        for wrong in ["31s", "0s", "500ms", "1m", "5", "", "1.5s"] {
+            let error = ping_wait(wrong).unwrap_err();
+            assert!(error.contains("1s to 30s"), "{wrong}: {error}");
         }
     }
 
