@@ -128,10 +128,11 @@ pub(crate) async fn restore(
     out.show(&report, || {
         let RestoreReport { backup, images_added } = &report;
         format!(
-            "The gateway is as it was at {}: {} devices, {} images ({images_added} of them were missing). Every session was closed; the boards dial again.",
+            "The gateway is as it was at {}: {} devices, {} images in {} files ({images_added} of these were missing). Every session was closed; the boards dial again.",
             super::output::time(backup.created),
             backup.devices,
-            backup.images
+            backup.images,
+            backup.image_files
         )
     })
 }

@@ -4,6 +4,7 @@
 //! own `secret.key`, so that one database transaction is the swap: a kill at any instant leaves the old store or
 //! the new one. Numbers that must not repeat (events, sessions) go on above both.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -37,12 +38,15 @@ pub struct BackupFacts {
     pub devices: u64,
     /// Images in it.
     pub images: u64,
+    /// Image files in it: one for each payload, which images may share.
+    #[serde(default)]
+    pub image_files: u64,
 }
 
 /// What a restore has put in place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RestoreReport {
-    /// What the archive said.
+    /// What the archive said; the images are counted anew.
     pub backup: BackupFacts,
     /// Image files that were not there before.
     pub images_added: u64,
@@ -71,7 +75,8 @@ impl Store {
             format: FORMAT,
             created: now(),
             devices: count(&snapshot, "SELECT count(*) FROM device")?,
-            images: digests.len() as u64,
+            images: images.len() as u64,
+            image_files: digests.len() as u64,
         };
         drop(snapshot);
         let fault = |path: &Path| {
@@ -156,7 +161,7 @@ impl Staged {
     fn unpack(data: &Path, archive: &Path, seal: &Seal) -> Result<Self, StoreError> {
         let dir = Scratch::new(data)?;
         let facts = unpack(archive, &dir.0, data)?;
-        let staged = Self { dir, facts };
+        let mut staged = Self { dir, facts };
         if staged.facts.format > FORMAT {
             return Err(StoreError::NewerVersion {
                 path: archive.into(),
@@ -171,7 +176,7 @@ impl Staged {
             )
         };
         let mut db = sqlite::open_for_writing(&staged.dir.0).map_err(not_whole)?;
-        staged.check_images(&db)?;
+        (staged.facts.images, staged.facts.image_files) = staged.check_images(&db)?;
         let key =
             zeroize::Zeroizing::new(fs::read(staged.dir.0.join(SECRET_KEY)).unwrap_or_default());
         let wrong_key = || {
@@ -215,10 +220,12 @@ impl Staged {
         sqlite::open_for_writing(&self.dir.0)
     }
 
-    /// Every image of the database has its file, and the file is what its name says.
-    fn check_images(&self, db: &Connection) -> Result<(), StoreError> {
+    /// Every image of the database has its files, and each file is what its name says. How many images there are,
+    /// and how many files of theirs: older versions stated the one as the other.
+    fn check_images(&self, db: &Connection) -> Result<(u64, u64), StoreError> {
         let images: Vec<ImageRecord> = records(db, "SELECT body FROM image", [])?;
-        for image in images {
+        let mut files = BTreeSet::new();
+        for image in &images {
             for stated in image.digests() {
                 let path = self.dir.0.join("images").join(&stated);
                 let digest = File::open(&path).and_then(sha256);
@@ -231,9 +238,10 @@ impl Staged {
                         ),
                     ));
                 }
+                files.insert(stated);
             }
         }
-        Ok(())
+        Ok((images.len() as u64, files.len() as u64))
     }
 
     fn install_images(&self, to: &Path) -> Result<u64, StoreError> {

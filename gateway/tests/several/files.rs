@@ -167,6 +167,13 @@ async fn payloads_are_kept_as_long_as_an_image_has_them_and_come_back_from_a_bac
     assert_eq!(files(&bench, &image), [false, false]);
     let restored = bench.json(&["restore", &backup]).await;
     assert_eq!(restored["images_added"], 2, "{facts}, {restored}");
+    // One image of two components is one image, in two files.
+    let backup_of = &restored["backup"];
+    assert_eq!(
+        (&backup_of["images"], &backup_of["image_files"]),
+        (&1.into(), &2.into()),
+        "{restored}"
+    );
     assert_eq!(bench.json(&["image", "show", &image.name]).await, shown);
     assert_eq!(files(&bench, &image), [true, true]);
 
