@@ -312,6 +312,58 @@ async fn a_raised_max_bytes_lets_a_joined_push_go_on_in_the_same_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_whose_file_is_missing_is_said_and_added_again_it_is_offered_in_the_same_session()
+{
+    let (bench, key) = bench().await;
+    let image = bench.image("1.0", &random_bytes(5, 20_000)).await;
+    let images = bench.path().join("data/images");
+    let file = images.join(&image.digest[..2]).join(&image.digest);
+    let mut peer = Peer::greet(bench.site.listen(), &key).await;
+    std::fs::remove_file(&file).unwrap();
+    let update = bench.push_no_wait("board", &image.name, &[]).await;
+    let waits_for = |words: &'static str| {
+        move |doc: &Value| {
+            let waiting = doc["waiting_for"].as_str();
+            waiting.is_some_and(|waiting| waiting.contains(words))
+        }
+    };
+    let shown = bench
+        .until(
+            &["update", "show", &update],
+            waits_for("cannot read its image testboard@1.0 (its file is missing)"),
+        )
+        .await;
+    assert_eq!(shown["state"], "queued", "{shown}");
+    let status = bench.json(&["status"]).await;
+    let problem = status["images_problem"].as_str().unwrap();
+    assert!(problem.contains("1 update waits"), "{problem}");
+
+    // A file that is not whole is no image either.
+    std::fs::write(&file, &image.bytes[..100]).unwrap();
+    bench.json(&["hold", "board"]).await;
+    bench.json(&["release", "board"]).await;
+    bench
+        .until(
+            &["update", "show", &update],
+            waits_for("its file has 100 bytes, and it has 20000"),
+        )
+        .await;
+
+    let added = bench
+        .json(&["image", "add", image.signed.to_str().unwrap()])
+        .await;
+    assert_eq!(added["existed"], true, "{added}");
+    let (offered, _) = peer.offer().await;
+    assert_eq!(offered.to_string(), update);
+    bench
+        .until(&["status"], |status| status["images_problem"].is_null())
+        .await;
+    bench
+        .until(&["update", "show", &update], waits_for("answer the offer"))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_stops_a_delivery_in_the_middle_of_its_window() {
     const SIZE: u32 = 8_000_000;
     let (bench, key) = bench().await;

@@ -204,7 +204,8 @@ pub(super) async fn remove(State(admin): Api, Name(name): Name) -> Result<Status
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Adds a signed image: the body is a `.dhi` file. 201: added; 200: the very same was there already.
+/// Adds a signed image: the body is a `.dhi` file. 201: added; 200: the very same was there already. Its files are
+/// put in place in both cases, and updates that waited for them go on.
 #[utoipa::path(post, path = "/v1/images", params(HowToAdd), request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 201, body = ImageAdded), (status = 200, body = ImageAdded), (status = 400, body = ErrorDoc),
         (status = 409, body = ErrorDoc), (status = 507, body = ErrorDoc)))]
@@ -260,6 +261,8 @@ pub(super) async fn add(
         .await
         .map_err(|_| ApiError::from(StoreError::Stopped))?;
     kept.map_err(|error| UploadError::Io(error).into_api(&admin))?;
+    // Its files are in place whatever becomes of the record: an update may wait for just that.
+    admin.live.images_changed();
     let added = admin.store.add_image(record, how.change_check).await?;
     let status = if added.existed {
         StatusCode::OK

@@ -86,6 +86,8 @@ pub struct LiveCounts {
     pub accept_faults: u64,
     /// Why it gives none now, in one plain sentence.
     pub accept_problem: Option<String>,
+    /// Updates that wait for an image that cannot be read, in one plain sentence.
+    pub images_problem: Option<String>,
     /// Transfers that run and wait.
     pub turns: TurnCounts,
     /// How much is delivered at a time.
@@ -114,6 +116,7 @@ impl Default for LiveCounts {
             refused: RefusedFor::ALL.map(|reason| (reason, 0)),
             accept_faults: 0,
             accept_problem: None,
+            images_problem: None,
             turns: TurnCounts::default(),
             limits: Limits::default(),
         }
@@ -136,6 +139,8 @@ pub trait Live: Send + Sync + 'static {
     /// # Errors
     /// It has no session, or is being asked already.
     fn read_log(&self, device: &str) -> Result<Inquiry, NotAsked>;
+    /// An image was added: sessions that wait for one look again.
+    fn images_changed(&self);
     /// Ends the device's session with this close code.
     fn close(&self, device: &str, code: dialhome_proto::code::CloseCode);
     /// Ends every session: the store was replaced by a backup.
@@ -165,6 +170,8 @@ impl Live for NoSessions {
     fn read_log(&self, _: &str) -> Result<Inquiry, NotAsked> {
         Err(NotAsked::NotOnline)
     }
+
+    fn images_changed(&self) {}
 
     fn close(&self, _: &str, _: dialhome_proto::code::CloseCode) {}
 

@@ -43,7 +43,7 @@ pub use socket::{AdminSocket, SOCKET_PATH_MAX, SocketError};
 pub use status::StatusDoc;
 pub(crate) use status::open_files;
 pub use updates::{PushDoc, UpdateToCreate};
-pub(crate) use waiting::{place as waits_for_place, risk};
+pub(crate) use waiting::{place as waits_for_place, risk, unreadable, unreadable_images};
 
 use crate::image::store::ImageStore;
 use crate::store::Store;

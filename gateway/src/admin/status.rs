@@ -49,6 +49,9 @@ pub struct StatusDoc {
     pub failures: BTreeMap<String, u64>,
     /// The store.
     pub store: StoreHealth,
+    /// Updates that wait for an image that cannot be read, and what to do; null where there is none.
+    #[serde(default)]
+    pub images_problem: Option<String>,
     /// The disk of the data directory.
     pub disk: Disk,
     /// Open files.
@@ -186,6 +189,7 @@ impl Admin {
                 writable: fault.is_none(),
                 problem: fault.map(|fault| fault.to_string()),
             },
+            images_problem: live.images_problem,
             disk,
             open_files: open_files(),
             last_seq: self.store.last_seq(),

@@ -1,6 +1,7 @@
 //! What a board or an update waits for, and what can go wrong for good, in one plain sentence each: every such
 //! sentence is here.
 
+use std::io;
 use std::net::IpAddr;
 
 use dialhome_proto::code::{Reason, Revert};
@@ -40,6 +41,7 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
         format!(" of component {}", entry.component)
     });
     let image = if several { "images" } else { "image" };
+    let children = children(update);
     // What the board does by itself goes on under a hold; what the gateway would do next does not.
     let gateway_acts = matches!(
         state,
@@ -66,11 +68,14 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
             "canceling" => format!(
                 "It waits for {device} to dial home and to say whether it could still cancel."
             ),
-            "activating" => {
-                format!(
+            "activating" => match &children {
+                Some(children) => format!(
+                    "It waits for {device} to dial home; the board installs the new {image} of {children}."
+                ),
+                None => format!(
                     "It waits for {device} to dial home after its restart into the new {image}."
-                )
-            }
+                ),
+            },
             "trial" => {
                 format!("It waits for {device}, on trial with the new {image}, to dial home.")
             }
@@ -97,12 +102,36 @@ pub(crate) fn update(update: &UpdateDoc, presence: &Presence, hold: Hold) -> Opt
         }
         "verifying" => format!("It waits for {device} to verify the whole image{of}."),
         "staged" => format!("It waits for {device} to be told to activate the {image}."),
-        "activating" => {
-            format!("It waits for {device} to restart into the new {image} and to dial home.")
-        }
+        "activating" => match &children {
+            Some(children) => {
+                format!("It waits while {device} installs the new {image} of {children}.")
+            }
+            None => {
+                format!("It waits for {device} to restart into the new {image} and to dial home.")
+            }
+        },
         "trial" => format!("It waits for {device} to confirm the new {image} durably."),
         "canceling" => format!("It waits for {device} to say whether it could still cancel."),
         other => format!("It waits for {device} ({other})."),
+    })
+}
+
+/// The components that an update changes, where the main one is not among them: then the board installs their
+/// images and need not restart.
+fn children(update: &UpdateDoc) -> Option<String> {
+    let mut numbers: Vec<u8> = update.entries.iter().map(|entry| entry.component).collect();
+    if numbers.is_empty() {
+        numbers.push(update.component);
+    }
+    let (last, others) = numbers.split_last()?;
+    if numbers.contains(&0) {
+        return None;
+    }
+    let others: Vec<String> = others.iter().map(u8::to_string).collect();
+    Some(if others.is_empty() {
+        format!("component {last}")
+    } else {
+        format!("components {} and {last}", others.join(", "))
     })
 }
 
@@ -123,6 +152,30 @@ pub(crate) fn place(before: usize, limit: u32, network: Option<IpAddr>) -> Strin
         1 => format!("It waits for {which} to end: 1 is before it."),
         _ => format!("It waits for {which} to end: {before} are before it."),
     }
+}
+
+/// That an update waits for an operator, since the gateway cannot read its `image`.
+pub(crate) fn unreadable(image: &str, error: &io::Error) -> String {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "its file is missing".to_owned(),
+        _ => error.to_string(),
+    };
+    format!(
+        "It waits for you: the gateway cannot read its image {image} ({why}): add it again with `dialhome image add`."
+    )
+}
+
+/// That `count` updates wait so, with what is said of that of one `device`.
+pub(crate) fn unreadable_images(count: usize, device: &str, sentence: &str) -> String {
+    let (updates, wait) = if count == 1 {
+        ("update", "waits")
+    } else {
+        ("updates", "wait")
+    };
+    format!(
+        "{count} {updates} {wait} for an image that cannot be read; that of {device}: {}",
+        lower_first(sentence)
+    )
 }
 
 fn subnet(network: IpAddr) -> String {
@@ -376,6 +429,65 @@ mod tests {
         let risks = risks(&update).unwrap();
         assert!(risks.starts_with("Component 1 of pump-1 keeps no older image"));
         assert!(risks.contains(" On component 0 of pump-1 only the new image"));
+    }
+
+    #[test]
+    fn a_child_is_installed_and_the_main_component_restarted_into() {
+        let waits = |components: &[u8], online| {
+            let mut activating = doc("activating");
+            activating.component = components[0];
+            let entries = components.iter().map(|component| UpdateEntryDoc {
+                component: *component,
+                digest: String::new(),
+                size: 100,
+                committed: 100,
+                under_way: false,
+                revert: None,
+            });
+            activating.entries = entries.collect();
+            let presence = Presence {
+                online,
+                ..Presence::default()
+            };
+            update(&activating, &presence, Hold::default()).unwrap()
+        };
+        assert_eq!(
+            waits(&[1], true),
+            "It waits while pump-1 installs the new image of component 1."
+        );
+        assert_eq!(
+            waits(&[1], false),
+            "It waits for pump-1 to dial home; the board installs the new image of component 1."
+        );
+        assert_eq!(
+            waits(&[3, 1, 2], true),
+            "It waits while pump-1 installs the new images of components 3, 1 and 2."
+        );
+        for of_the_main_one in [&[0][..], &[1, 0]] {
+            assert!(waits(of_the_main_one, true).contains("to restart into the new image"));
+            assert!(waits(of_the_main_one, false).contains("its restart into the new image"));
+        }
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_is_named_with_what_to_do() {
+        let missing = unreadable("pump@2", &io::ErrorKind::NotFound.into());
+        assert_eq!(
+            missing,
+            "It waits for you: the gateway cannot read its image pump@2 (its file is missing): add it again with `dialhome image add`."
+        );
+        let short = io::Error::new(
+            io::ErrorKind::InvalidData,
+            "its file has 1 bytes, and it has 2",
+        );
+        assert!(unreadable("pump@2", &short).contains("(its file has 1 bytes, and it has 2)"));
+        let of_all = unreadable_images(2, "pump-1", &missing);
+        assert!(
+            of_all.starts_with(
+                "2 updates wait for an image that cannot be read; that of pump-1: it waits"
+            ),
+            "{of_all}"
+        );
     }
 
     #[test]

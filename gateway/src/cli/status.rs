@@ -67,6 +67,7 @@ fn describe(status: &StatusDoc) -> String {
         ),
         ("problem", status.store.problem.clone()),
         ("problem", status.accept.problem.clone()),
+        ("problem", status.images_problem.clone()),
         ("last event", Some(status.last_seq.to_string())),
     ])
 }

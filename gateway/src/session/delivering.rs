@@ -55,6 +55,10 @@ const fn cost(payload: u32) -> u64 {
 impl Running {
     /// Looks at what there is to do for the device, after a change or a greeting.
     pub(super) async fn look_for_work(&mut self) -> Result<(), End> {
+        self.gateway
+            .registry
+            .unreadable
+            .forget(&self.key.device, &self.handle);
         let work = self.gateway.store.work(&self.key.device);
         if work.pending_key && self.key_is_current {
             let pending = self
@@ -167,23 +171,9 @@ impl Running {
         } else {
             self.leave_turns();
         }
-        let mut images = Vec::with_capacity(plan.parts.len());
-        for part in &plan.parts {
-            let digest = part.image;
-            if let Some(image) = self.gateway.images.get_open(&digest) {
-                images.push(image);
-                continue;
-            }
-            let store = Arc::clone(&self.gateway.images);
-            match tokio::task::spawn_blocking(move || store.get(&digest)).await {
-                Ok(Ok(image)) => images.push(image),
-                Ok(Err(error)) => {
-                    tracing::error!(update = %update, %error, "the image of an update cannot be read; add it again");
-                    return Ok(());
-                }
-                Err(_) => return Err(End::Closed(CloseCode::INTERNAL)),
-            }
-        }
+        let Some(images) = self.images_of(&plan, &open).await? else {
+            return Ok(());
+        };
         let mut delivery = Delivery::start(
             plan,
             &components,
@@ -193,6 +183,10 @@ impl Running {
         );
         if open.state.seen {
             delivery.seen_on_trial();
+        }
+        // Recorded when the board's bytes had been looked at: what it had before is in the counters.
+        if [State::Preparing, State::Transferring].contains(&open.state.state) {
+            delivery.had_begun(known.place);
         }
         self.gateway
             .registry
@@ -218,6 +212,61 @@ impl Running {
             open,
         }));
         Ok(())
+    }
+
+    /// The images of the plan's parts, in its order. None where one cannot be read: then an operator
+    /// sees it, and the session looks again when an image was added.
+    async fn images_of(
+        &self,
+        plan: &Plan,
+        open: &OpenUpdate,
+    ) -> Result<Option<Vec<Arc<Image>>>, End> {
+        let mut images = Vec::with_capacity(plan.parts.len());
+        let mut told = false;
+        while let Some(part) = plan.parts.get(images.len()) {
+            let error = match self.image_of(*part).await? {
+                Ok(image) => {
+                    images.push(image);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if told {
+                tracing::error!(update = %plan.update, %error, "the image of an update cannot be read; add it again");
+                return Ok(None);
+            }
+            // Told first, and looked at once more then: an image that is added meanwhile either is
+            // there now or finds that this session waits for it.
+            told = true;
+            let why = crate::admin::unreadable(&open.intent.image, &error);
+            let unreadable = &self.gateway.registry.unreadable;
+            unreadable.note(&self.key.device, &self.handle, why);
+        }
+        if told {
+            let unreadable = &self.gateway.registry.unreadable;
+            unreadable.forget(&self.key.device, &self.handle);
+        }
+        Ok(Some(images))
+    }
+
+    async fn image_of(&self, part: Part) -> Result<io::Result<Arc<Image>>, End> {
+        let store = Arc::clone(&self.gateway.images);
+        let image = match store.get_open(&part.image) {
+            Some(image) => Ok(image),
+            None => tokio::task::spawn_blocking(move || store.get(&part.image))
+                .await
+                .map_err(|_| End::Closed(CloseCode::INTERNAL))?,
+        };
+        Ok(image.and_then(|image| {
+            if image.size() == part.size {
+                return Ok(image);
+            }
+            let (has, wanted) = (image.size(), part.size);
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("its file has {has} bytes, and it has {wanted}"),
+            ))
+        }))
     }
 
     fn ask_for_turn(&self, goes_on: bool) -> Option<Turn> {

@@ -20,6 +20,7 @@ mod socket;
 mod statements;
 mod texts;
 mod turns;
+mod unreadable;
 
 pub use inquiries::{Checked, Inquiry, Logged, NotAsked};
 pub use limits::Limits;

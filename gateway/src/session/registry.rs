@@ -7,6 +7,7 @@ use super::parking::Name;
 use super::place::Places;
 use super::rates::Rates;
 use super::turns::Turns;
+use super::unreadable::Unreadable;
 use super::{RECONNECT_FIRST_S, RECONNECTS_PER_S, clock};
 use crate::admin::{Live, LiveCounts, Presence, RefusedFor, TurnCounts};
 use crate::store::DeviceId;
@@ -205,6 +206,8 @@ pub struct Registry {
     pub(super) places: Arc<Places>,
     refused: [AtomicU64; RefusedFor::ALL.len()],
     pub(super) accept_faults: AcceptFaults,
+    /// Sessions whose update waits for an image that cannot be read.
+    pub(super) unreadable: Unreadable,
     /// Which transfers run, and what they may send.
     pub(super) turns: Arc<Turns>,
     pub(super) rates: Arc<Rates>,
@@ -227,6 +230,7 @@ impl Registry {
             places: Arc::default(),
             refused: Default::default(),
             accept_faults: AcceptFaults::default(),
+            unreadable: Unreadable::default(),
             turns: Arc::new(Turns::new(limits)),
             rates: Arc::new(Rates::new(&limits)),
             transfers: AtomicU64::new(0),
@@ -271,6 +275,7 @@ impl Registry {
 
     /// Forgets the session, unless a newer one has its place.
     pub(super) fn leave(&self, device: &DeviceId, handle: &Handle, back_in_s: u32) {
+        self.unreadable.forget(device, handle);
         let left = self
             .sessions
             .remove_if(device, |_, now| now.generation == handle.generation);
@@ -371,9 +376,13 @@ impl Live for Registry {
                 since: Some(handle.since),
                 transport: Some("tcp"),
                 peer: Some(handle.peer.to_string()),
-                waiting_for: self.turns.queued(handle.generation).map(|queued| {
-                    crate::admin::waits_for_place(queued.before, queued.limit, queued.network)
-                }),
+                waiting_for: self
+                    .turns
+                    .queued(handle.generation)
+                    .map(|queued| {
+                        crate::admin::waits_for_place(queued.before, queued.limit, queued.network)
+                    })
+                    .or_else(|| self.unreadable.sentence(device, &handle)),
                 ..Presence::default()
             };
         }
@@ -408,6 +417,7 @@ impl Live for Registry {
             refused,
             accept_faults: self.accept_faults.count(),
             accept_problem: self.accept_faults.problem(),
+            images_problem: self.unreadable.problem(),
             turns: TurnCounts {
                 running: running as u64,
                 lent: lent as u64,
@@ -424,6 +434,10 @@ impl Live for Registry {
 
     fn read_log(&self, device: &str) -> Result<Inquiry, NotAsked> {
         self.inquire(device, Topic::Log)
+    }
+
+    fn images_changed(&self) {
+        self.unreadable.wake();
     }
 
     fn close(&self, device: &str, code: CloseCode) {

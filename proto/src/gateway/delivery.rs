@@ -124,6 +124,8 @@ pub struct Delivery {
     cancel: bool,
     /// An earlier Hello stated the planned images, on trial.
     seen: bool,
+    /// Place of the part that an earlier session had begun to transfer.
+    begun: Option<u8>,
 }
 
 const _: () = assert!(
@@ -158,6 +160,7 @@ impl Delivery {
             waits: false,
             cancel,
             seen: false,
+            begun: None,
         };
         match standing {
             Standing::Well => delivery.enter(Stage::Well, State::Trial, Reason::NONE),
@@ -184,6 +187,13 @@ impl Delivery {
     /// read what runs now may still confirm it.
     pub const fn seen_on_trial(&mut self) {
         self.seen = true;
+    }
+
+    /// The record says that an earlier session of this update had begun to transfer the part at
+    /// this place, with the counters of [`Self::start`] or lower ones: what the board has of it beyond
+    /// `reached` was sent then, and the count was lost with the shell.
+    pub const fn had_begun(&mut self, part: u8) {
+        self.begun = Some(part);
     }
 
     /// The plan that it carries out.
@@ -463,7 +473,7 @@ impl Delivery {
             return Ok(());
         };
         self.counters.committed = self.before() + u64::from(accept.image_offset);
-        self.counters.reached = self.counters.reached.max(self.counters.committed);
+        self.count_reached(self.counters.committed);
         let unit = self.walk.unit();
         let chunk = chunk_len(self.receive_buffer, unit);
         let mut sending = Sending::new(&accept, part.size, chunk, unit, self.rtt_ms)?;
@@ -711,13 +721,23 @@ impl Delivery {
         }
     }
 
+    /// The board has the part under way up to here. What is beyond the count was had before, of
+    /// another update; or this one sent it, and the count was lost.
+    fn count_reached(&mut self, to: u64) {
+        let beyond = to.saturating_sub(self.counters.reached);
+        if self.begun == Some(self.walk.at()) {
+            self.counters.sent += beyond;
+        }
+        self.counters.reached += beyond;
+    }
+
     /// The part under way is staged: the next one, or Activate where it was the last.
     fn handle_staged(&mut self, report: &Report<'_>) {
         let Some(part) = self.at().filter(|part| part.component == report.component) else {
             return;
         };
         let end = self.before() + u64::from(part.size);
-        self.counters.reached = self.counters.reached.max(end);
+        self.count_reached(end);
         if self.walk.advance() {
             self.counters.committed = self.before();
             self.ask_for_part();

@@ -39,6 +39,11 @@ struct Stand {
 }
 
 fn start(stand: Stand) -> Delivery {
+    start_from(stand, Counters::default())
+}
+
+/// The same, with what earlier sessions have counted.
+fn start_from(stand: Stand, counters: Counters) -> Delivery {
     let hello = crate::board::hello(|hello| {
         let component = &mut hello.components[0];
         component.claim = stand.claims.then_some(Claim {
@@ -57,13 +62,7 @@ fn start(stand: Stand) -> Delivery {
             Digest([9; 32])
         };
     });
-    Delivery::start(
-        plan(),
-        &hello.components,
-        1088,
-        Counters::default(),
-        stand.cancel,
-    )
+    Delivery::start(plan(), &hello.components, 1088, counters, stand.cancel)
 }
 
 /// Carries out every command, and names those that were seen.
@@ -368,6 +367,45 @@ fn events() -> Vec<(&'static str, Event)> {
             }),
         ),
     ]
+}
+
+#[test]
+fn what_the_board_has_beyond_a_lost_count_was_sent_by_this_update_or_was_there_before_it() {
+    let recorded = Counters {
+        committed: 256,
+        sent: 612,
+        resent: 100,
+        reached: 512,
+    };
+    let go_on = |begun: bool| {
+        let stand = Stand {
+            claims: true,
+            ..Stand::default()
+        };
+        let mut delivery = start_from(stand, recorded);
+        if begun {
+            delivery.had_begun(0);
+        }
+        assert!(drain(&mut delivery).contains(&"Resume".to_owned()));
+        feed(&mut delivery, &accept(1024));
+        assert_eq!(delivery.handle_prefix(true, NOW), Ok(()));
+        *delivery.counters()
+    };
+    let reached = Counters {
+        committed: 1024,
+        reached: 1024,
+        ..recorded
+    };
+    // The gateway was killed within the transfer: 512 bytes more had been sent than it knew.
+    assert_eq!(
+        go_on(true),
+        Counters {
+            sent: 1124,
+            ..reached
+        }
+    );
+    // They are those of an earlier update.
+    assert_eq!(go_on(false), reached);
 }
 
 #[test]
