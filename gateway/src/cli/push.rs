@@ -54,7 +54,8 @@ pub(crate) async fn run(
         };
     }
     view.clear();
-    finish(&doc, out, args.no_wait)
+    let online = update::online(&doc, client).await;
+    finish(&doc, online, out, args.no_wait)
 }
 
 /// Says, before anything is sent, what the board cannot take back; it asks nothing, so that no script waits.
@@ -186,7 +187,12 @@ async fn wait(events: &mut Events, view: &mut View) -> bool {
 }
 
 /// Prints how it ended, and gives the exit code.
-fn finish(doc: &UpdateDoc, out: Output, no_wait: bool) -> Result<ExitCode, CliError> {
+fn finish(
+    doc: &UpdateDoc,
+    online: Option<bool>,
+    out: Output,
+    no_wait: bool,
+) -> Result<ExitCode, CliError> {
     if out.json {
         out.json_line(doc)?;
     }
@@ -211,7 +217,7 @@ fn finish(doc: &UpdateDoc, out: Output, no_wait: bool) -> Result<ExitCode, CliEr
             .detail
             .as_ref()
             .map_or_else(String::new, |detail| format!(": {detail}"));
-        let advice = doc.reason.as_deref().and_then(advice);
+        let advice = advice(doc, online);
         say(format!(
             "Update {} of {} to {} is {}{detail}. {}",
             doc.update,

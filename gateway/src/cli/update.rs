@@ -4,13 +4,13 @@ use std::process::ExitCode;
 
 use hyper::Method;
 
-use super::advice::advice;
+use super::advice::{advice, asks_for_presence};
 use super::args::UpdateCommand;
 use super::client::{Client, segment};
 use super::error::CliError;
 use super::output::{Output, bytes, sheet, time};
 use crate::store::State;
-use crate::store::docs::{UpdateDoc, UpdateEntryDoc};
+use crate::store::docs::{DeviceDoc, UpdateDoc, UpdateEntryDoc};
 
 pub(crate) async fn run(
     command: UpdateCommand,
@@ -30,7 +30,18 @@ pub(crate) async fn run(
                 .await?
         }
     };
-    out.show(&doc, || describe(&doc))
+    let online = online(&doc, client).await;
+    out.show(&doc, || describe(&doc, online))
+}
+
+/// Whether the update's board is online, where the advice about its end depends on that.
+pub(crate) async fn online(update: &UpdateDoc, client: &Client) -> Option<bool> {
+    if !ended(update) || !asks_for_presence(update) {
+        return None;
+    }
+    let path = format!("/v1/devices/{}", segment(&update.device));
+    let device = client.get::<DeviceDoc>(&path).await;
+    device.ok().map(|device| device.online)
 }
 
 pub(crate) fn path(id: &str) -> String {
@@ -50,8 +61,8 @@ pub(crate) fn under_way(update: &UpdateDoc) -> Option<&UpdateEntryDoc> {
     entries.find(|entry| update.entries.len() > 1 && entry.under_way)
 }
 
-fn describe(update: &UpdateDoc) -> String {
-    let mut text = whole(update);
+fn describe(update: &UpdateDoc, online: Option<bool>) -> String {
+    let mut text = whole(update, online);
     let several = update.entries.iter().filter(|_| update.entries.len() > 1);
     for entry in several {
         text.push_str(&format!("\ncomponent {}\n", entry.component));
@@ -75,7 +86,7 @@ fn describe(update: &UpdateDoc) -> String {
     text
 }
 
-fn whole(update: &UpdateDoc) -> String {
+fn whole(update: &UpdateDoc, online: Option<bool>) -> String {
     sheet(&[
         ("update", Some(update.update.clone())),
         ("device", Some(update.device.clone())),
@@ -96,12 +107,9 @@ fn whole(update: &UpdateDoc) -> String {
         ("warning", update.warning.clone()),
         (
             "what to do",
-            update
-                .reason
-                .as_deref()
-                .filter(|_| ended(update))
-                .and_then(advice)
-                .map(str::to_owned),
+            Some(update)
+                .filter(|update| ended(update))
+                .and_then(|update| advice(update, online)),
         ),
         (
             "committed",
