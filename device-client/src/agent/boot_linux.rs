@@ -314,6 +314,8 @@ impl LinuxBoot {
         synced.map_err(|error| self.failed(at, "the slot", &error))?;
         if self.parts[at].rule == Rule::Agent {
             self.is_agent(at, &path)?;
+            let marked = self.parts[at].images.mark_agent(activation.digest);
+            marked.map_err(|error| self.failed(at, "STATE/agents", &error))?;
         }
         let switch = Switch {
             step: Step::Installing,
@@ -672,7 +674,7 @@ fn truncate(text: &mut String) {
 }
 
 /// SHA-256 and length of a file's bytes as they are now; `None` where there is none.
-fn digest_of(path: &Path) -> io::Result<Option<(Digest, u64)>> {
+pub(super) fn digest_of(path: &Path) -> io::Result<Option<(Digest, u64)>> {
     let mut file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

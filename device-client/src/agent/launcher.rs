@@ -1,5 +1,7 @@
 //! The launcher of an agent that updates itself: the installed executable, which starts the
-//! image behind `current` (itself where there is none) and stays its parent.
+//! image behind `current` and stays its parent. It starts itself instead where there is none,
+//! or one that is not marked as an agent ([`super::switch`]): an image that component 0 had
+//! before it was the agent, or a damaged file.
 //!
 //! It counts the starts of an image on trial before each of them, and puts the old one back
 //! where the new one cannot be executed, ends more often than its trial allows, or gives no
@@ -8,8 +10,8 @@
 //! cannot see is an agent that turns and never dials: that one's own trial budget ends it.
 //!
 //! An image that is settled and ends by itself ends the launcher, with its exit code: who
-//! started the launcher starts it again. One that cannot be executed any more (a damaged
-//! disk) is replaced by the launcher's own executable, until the next update.
+//! started the launcher starts it again. One that cannot be executed any more is replaced by
+//! the launcher's own executable, until the next update.
 
 use std::{
     borrow::ToOwned as _,
@@ -60,6 +62,10 @@ const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// An agent that ran for so long did not run shortly.
 const SHORT: Duration = Duration::from_secs(10);
+/// An agent that was asked to end is ended where it gives no sign of life for so long: less
+/// than the 30 s after which the init system ends everything. One that waits for a command
+/// does give them, and has as long as the init system leaves to it.
+const STOP_MAX: Duration = Duration::from_secs(25);
 /// How often the end of an agent is looked for where the system cannot tell (Linux before 5.3).
 const GLANCE: Duration = Duration::from_millis(500);
 /// A wait without a deadline.
@@ -193,6 +199,10 @@ impl Launcher {
         let mut reason = None;
         let mut pause = PAUSE;
         loop {
+            // Before the next start is counted.
+            if self.signals.stop() {
+                return 0;
+            }
             let mut choice = self.choose();
             let start = Instant::now();
             let mut end = self.start(&choice, reason.take());
@@ -258,9 +268,26 @@ impl Launcher {
         let _ = poll(&mut [PollFd::new(&wake, PollFlags::IN)], Some(&time));
     }
 
-    /// What `current` leads to, or this executable.
+    /// What `current` leads to where that is an agent, or this executable.
     fn installed(&self, target: Option<&str>) -> PathBuf {
-        target.map_or_else(|| self.own.clone(), |target| self.images.path(target))
+        match target {
+            Some(target) if self.is_agent(target) => self.images.path(target),
+            Some(target) => {
+                tracing::error!(
+                    target,
+                    "the installed image was not installed as an agent, or is damaged; the launcher's own executable runs instead"
+                );
+                self.own.clone()
+            }
+            None => self.own.clone(),
+        }
+    }
+
+    fn is_agent(&self, target: &str) -> bool {
+        self.images.is_agent(target).unwrap_or_else(|error| {
+            tracing::error!(target, %error, "the image cannot be looked at");
+            false
+        })
     }
 
     fn is_on_trial(&self) -> bool {
@@ -285,12 +312,11 @@ impl Launcher {
             });
             return settled(self.installed(target.as_deref()));
         };
-        let old = self.installed(switch.from.as_deref());
         match switch.step {
             // The old agent goes on with what was cut.
             Step::Installing | Step::Restoring | Step::Returned => {
                 self.forget();
-                settled(old)
+                settled(self.installed(switch.from.as_deref()))
             }
             Step::Trial => {
                 if self.trial != switch.update {
@@ -298,11 +324,15 @@ impl Launcher {
                     self.trial.clone_from(&switch.update);
                 }
                 self.starts = self.starts.max(switch.starts);
+                if !self.hopeless && !self.is_agent(&switch.to) {
+                    self.hopeless = true;
+                    self.note("was not installed as an agent, or is damaged".to_owned());
+                }
                 if self.hopeless || self.starts >= switch.boots {
                     if self.go_back(&mut switch) {
                         self.forget();
                     }
-                    return settled(old);
+                    return settled(self.installed(switch.from.as_deref()));
                 }
                 self.starts += 1;
                 switch.starts = self.starts;
@@ -380,19 +410,26 @@ impl Launcher {
             }
             if self.signals.stop() && !asked {
                 asked = true;
+                heard = Instant::now();
                 let _ = rustix::process::kill_process(pid, Signal::TERM);
             }
             if hears(&mut output) {
                 heard = Instant::now();
             }
-            let left = if on_trial {
-                self.silence.saturating_sub(heard.elapsed())
-            } else {
-                FOREVER
+            let limit = match (asked, on_trial) {
+                (true, _) => self.silence.min(STOP_MAX),
+                (false, true) => self.silence,
+                (false, false) => FOREVER,
             };
-            if left.is_zero() && !self.is_on_trial() {
+            let left = limit.saturating_sub(heard.elapsed());
+            if left.is_zero() && !asked && !self.is_on_trial() {
                 on_trial = false;
             } else if left.is_zero() {
+                tracing::warn!(
+                    silent_s = limit.as_secs(),
+                    asked,
+                    "ends an agent that gives no sign of life"
+                );
                 // With what it started in its own group; commands are found by the next agent.
                 let _ = rustix::process::kill_process_group(pid, Signal::KILL);
                 let _ = child.kill();

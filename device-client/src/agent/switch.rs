@@ -11,6 +11,10 @@
 //! Each component has a directory of its own with `slots/`, `current` and `switch`: the
 //! state directory itself for component 0, `STATE/components/N` for the others. So several
 //! may be on trial at a time.
+//!
+//! `STATE/agents` has the SHA-256 of each image that was proven to be an agent when it was
+//! installed, one in a line. A board whose component 0 was something else before has images
+//! that must not be started in the agent's place, and a file may be damaged later.
 
 use std::{
     borrow::ToOwned as _,
@@ -19,11 +23,13 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     string::String,
+    vec::Vec,
 };
 
+use dialhome_proto::id::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::durable;
+use super::{boot_linux::digest_of, durable};
 
 /// How far a switch has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,6 +176,44 @@ impl Images {
         durable::replace(&self.record(), text.as_bytes())
     }
 
+    fn agents(&self) -> PathBuf {
+        self.dir.join("agents")
+    }
+
+    fn marked(&self) -> io::Result<Vec<Digest>> {
+        match fs::read_to_string(self.agents()) {
+            Ok(text) => Ok(text.lines().filter_map(Digest::from_hex).collect()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the bytes of this image are those of one that was installed as an agent.
+    pub(super) fn is_agent(&self, target: &str) -> io::Result<bool> {
+        let marked = self.marked()?;
+        if marked.is_empty() {
+            return Ok(false);
+        }
+        let found = digest_of(&self.path(target))?;
+        Ok(found.is_some_and(|(digest, _)| marked.contains(&digest)))
+    }
+
+    /// Marks an image as an agent, durably. The mark of the one that `current` leads to stays.
+    pub(super) fn mark_agent(&self, new: Digest) -> io::Result<()> {
+        let mut marked = self.marked()?;
+        if marked.contains(&new) {
+            return Ok(());
+        }
+        let current = digest_of(&self.current())?.map(|(digest, _)| digest);
+        marked.retain(|digest| Some(*digest) == current);
+        marked.push(new);
+        let text: String = marked
+            .iter()
+            .map(|digest| std::format!("{digest}\n"))
+            .collect();
+        durable::replace(&self.agents(), text.as_bytes())
+    }
+
     /// Removes the record, durably.
     pub(super) fn clear_switch(&self) -> io::Result<()> {
         durable::remove(&self.record())
@@ -188,7 +232,39 @@ fn identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest as _, Sha256};
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn the_marks_are_those_of_the_running_agent_and_of_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = Images::new(dir.path());
+        images.make().unwrap();
+        let digest = |bytes: &str| Digest(Sha256::digest(bytes).into());
+        let put = |slot: &str, bytes: &str| fs::write(images.path(slot), bytes).unwrap();
+        put("slots/a", "application");
+        durable::point(&images.current(), "slots/a").unwrap();
+        assert!(!images.is_agent("slots/a").unwrap());
+        // What is no agent gets no mark by being there.
+        for version in ["one", "two", "three", "two"] {
+            put("slots/b", version);
+            assert!(!images.is_agent("slots/b").unwrap(), "{version}");
+            images.mark_agent(digest(version)).unwrap();
+            assert!(images.is_agent("slots/b").unwrap());
+            assert!(!images.is_agent("slots/a").unwrap());
+        }
+        durable::point(&images.current(), "slots/b").unwrap();
+        for version in ["four", "five", "six"] {
+            put("slots/a", version);
+            images.mark_agent(digest(version)).unwrap();
+            assert!(images.is_agent("slots/a").unwrap(), "{version}");
+            assert!(images.is_agent("slots/b").unwrap(), "{version}");
+        }
+        put("slots/b", "tw\0");
+        assert!(!images.is_agent("slots/b").unwrap());
+        fs::remove_file(images.path("slots/b")).unwrap();
+        assert!(!images.is_agent("slots/b").unwrap());
+    }
 
     #[test]
     fn the_slot_of_the_running_image_is_never_the_free_one() {
