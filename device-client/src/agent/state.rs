@@ -27,6 +27,9 @@ use std::{
 
 use rustix::fs::FlockOperation;
 
+/// Time for what an agent that was killed had just begun to start: it holds the lock until it is
+/// another program.
+const FREE_MAX: Duration = Duration::from_secs(5);
 /// Time for the agent before this one to be gone.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 
@@ -81,12 +84,13 @@ impl fmt::Display for StateError {
 impl core::error::Error for StateError {}
 
 impl State {
-    /// Makes the directory where it is not there yet (mode 0700), and takes its lock.
+    /// Makes the directory where it is not there yet (mode 0700), and takes its lock, for which it
+    /// waits 5 s at most.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        Self::take(dir, "lock", Duration::ZERO)
+        Self::take(dir, "lock", FREE_MAX)
     }
 
     /// The same for an agent whose launcher has the directory. The agent that ran before it
