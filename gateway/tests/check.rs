@@ -127,6 +127,10 @@ async fn an_idle_board_answers_every_ping_and_the_check_says_all_that_is_known()
 async fn pings_into_a_mapping_that_has_vanished_are_lost() {
     let mut bench = Bench::start().await;
     bench.board("board", Faults::default(), QUIET).await;
+    // What the session began with has passed when a ping is answered.
+    bench
+        .json(&["device", "check", "board", "--count", "1"])
+        .await;
     let relay = bench.relay("board");
     relay.arm(Direction::ToBoard, 3 * RECORD, Action::Cut(Cut::Silent));
     let check = bench
