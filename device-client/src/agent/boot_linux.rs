@@ -218,8 +218,7 @@ impl LinuxBoot {
     }
 
     fn failed(&mut self, at: usize, what: &str, error: &io::Error) -> BootError {
-        let name = &self.parts[at].name;
-        tracing::error!(name, %error, "{what}");
+        tracing::error!(component = self.parts[at].component, %error, "{what}");
         self.say(at, &std::format!("{what}: {error}"));
         BootError::Storage
     }
@@ -227,7 +226,7 @@ impl LinuxBoot {
     /// The detail says how it failed and how its output ends, in as much as the journal keeps.
     fn command_failed(&mut self, at: usize, failed: &CommandFailed) -> BootError {
         let name = &self.parts[at].name;
-        tracing::error!(name, "{failed}");
+        tracing::error!(component = self.parts[at].component, "{failed}");
         let before = if name.is_empty() { 0 } else { name.len() + 2 };
         let detail = failed.detail_within(OUTBOX_DETAIL_MAX.saturating_sub(before));
         self.say(at, &detail);

@@ -415,7 +415,8 @@ fn the_boards_power_is_cut_in_every_step_of_several() {
         let what = format!("shape {number} component {component} {nature:?}");
         runs += power_cuts(shape, Some((component, nature)), 3, &what);
     }
-    assert!(runs > 4500, "{runs} cuts");
+    // How many steps there are depends on what a build has: it must not become few.
+    assert!(runs > 4000, "{runs} cuts");
 }
 
 #[test]
