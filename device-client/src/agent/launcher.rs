@@ -1,6 +1,6 @@
 //! The launcher of an agent that updates itself: the installed executable, which starts the
 //! image behind `current` and stays its parent. It starts itself instead where there is none,
-//! or one that is not marked as an agent ([`super::switch`]): an image that component 0 had
+//! or one that is not marked as an agent (`switch.rs`): an image that component 0 had
 //! before it was the agent, or a damaged file.
 //!
 //! It counts the starts of an image on trial before each of them, and puts the old one back
