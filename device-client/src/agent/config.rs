@@ -94,6 +94,8 @@ pub struct Agent {
     pub ping_s: u32,
     /// Time for one dial, name and connection, in milliseconds; 20,000 by default.
     pub connect_ms: u32,
+    /// Whether the gateway is dialled over QUIC; [`Quic::Prefer`] by default.
+    pub quic: Quic,
     /// Log filter as of `RUST_LOG`, which goes before it; `info` by default.
     pub log: String,
     /// Component 0 is the agent's own executable; not by default.
@@ -103,6 +105,18 @@ pub struct Agent {
     pub heartbeat_s: u32,
     /// The gateway may read the end of the log; it may by default.
     pub remote_log: bool,
+}
+
+/// Whether gateways are dialled over QUIC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quic {
+    /// QUIC first, and TCP where it does not come up. TCP alone where the provisioning file
+    /// pins no gateway's key, or the agent was built without QUIC.
+    Prefer,
+    /// TCP alone.
+    Off,
+    /// QUIC alone: without it there is no session.
+    Only,
 }
 
 /// Waits between dials.
@@ -300,6 +314,7 @@ struct RawAgent {
     commit_ms: u32,
     ping_s: u32,
     connect_ms: u32,
+    quic: String,
     log: String,
     self_update: bool,
     heartbeat_s: u32,
@@ -319,6 +334,7 @@ impl Default for RawAgent {
             commit_ms: 10_000,
             ping_s: 300,
             connect_ms: 20_000,
+            quic: "prefer".to_owned(),
             log: "info".to_owned(),
             self_update: false,
             heartbeat_s: 120,
@@ -405,12 +421,19 @@ impl RawConfig {
                 );
             }
         }
+        let pins = digests("pins", &self.pins)?;
+        if agent.quic == Quic::Only && pins.is_empty() {
+            return fault(
+                "agent.quic",
+                "\"only\" needs `pins`, by which the gateway's key is known. Copy them from `dialhome status`, or use \"prefer\"",
+            );
+        }
         Ok(Config {
             id: self.id,
             product: self.product,
             key: DeviceKey(bytes),
             gateways: self.gateways,
-            pins: digests("pins", &self.pins)?,
+            pins,
             trust: self.trust.map(RawTrust::check).transpose()?,
             components: component::check(self.component, &agent)?,
             agent,
@@ -565,6 +588,7 @@ impl RawAgent {
         if self.connect_ms < 100 || self.connect_ms > 300_000 {
             return fault("agent.connect_ms", between(&100, &300_000));
         }
+        let quic = quic(&self.quic)?;
         if self.heartbeat_s == 0 || self.heartbeat_s > 3600 {
             return fault("agent.heartbeat_s", between(&1, &3600));
         }
@@ -579,11 +603,28 @@ impl RawAgent {
             commit_ms: self.commit_ms,
             ping_s: self.ping_s,
             connect_ms: self.connect_ms,
+            quic,
             log: self.log,
             self_update: self.self_update,
             heartbeat_s: self.heartbeat_s,
             remote_log: self.remote_log,
         })
+    }
+}
+
+fn quic(name: &str) -> Result<Quic, Fault> {
+    match name {
+        "prefer" => Ok(Quic::Prefer),
+        "off" => Ok(Quic::Off),
+        "only" if cfg!(feature = "quic") => Ok(Quic::Only),
+        "only" => fault(
+            "agent.quic",
+            "this agent was built without QUIC. Use one that has it, or \"prefer\"",
+        ),
+        _ => fault(
+            "agent.quic",
+            format!("`{name}` is no choice. Use \"prefer\", \"off\" or \"only\""),
+        ),
     }
 }
 

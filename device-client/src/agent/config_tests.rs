@@ -115,6 +115,9 @@ fn wrong_values_are_named_with_what_to_do() {
         ("[agent]\nclaim_bytes = 999999999", "`agent.claim_bytes`"),
         ("[agent]\nping_s = 0", "`agent.ping_s`"),
         ("[agent]\nslot_size = 0", "`agent.slot_size`"),
+        ("[agent]\nquic = \"maybe\"", "`agent.quic`"),
+        // Nobody is pinned.
+        ("[agent]\nquic = \"only\"", "`agent.quic`"),
         ("[reconnect]\nfirst_ms = 0", "`reconnect.first_ms`"),
         ("[reconnect]\nmax_ms = 1", "`reconnect.max_ms`"),
         ("[install]\ncommand = []", "`install`"),
@@ -125,6 +128,20 @@ fn wrong_values_are_named_with_what_to_do() {
     ] {
         let message = refusal(&provisioned(rest));
         assert!(message.contains(key), "{message}");
+    }
+}
+
+#[test]
+fn quic_is_preferred_unless_it_is_said_otherwise() {
+    let quic = |text: &str| parse(text).map(|config| config.agent.quic);
+    assert_eq!(quic(&provisioned("")), Ok(Quic::Prefer));
+    assert_eq!(quic(&provisioned("[agent]\nquic = \"off\"")), Ok(Quic::Off));
+    let pinned = provisioned("[agent]\nquic = \"only\"")
+        .replace("pins = []", &format!("pins = [\"{SIGNER}\"]"));
+    if cfg!(feature = "quic") {
+        assert_eq!(quic(&pinned), Ok(Quic::Only));
+    } else {
+        assert!(refusal(&pinned).contains("built without QUIC"));
     }
 }
 

@@ -407,7 +407,8 @@ impl Site {
     }
 
     /// Adds a device that dials `gateway` and trusts the operator's key, and writes
-    /// the agent's file: what `device add` gave, then `settings` (TOML tables).
+    /// the agent's file: what `device add` gave, then `settings` (TOML tables). Settings that
+    /// say nothing of QUIC keep the agent to TCP: the relays before a gateway speak no other.
     ///
     /// # Errors
     /// The command failed, or the file could not be written.
@@ -443,7 +444,7 @@ impl Site {
             config,
             state,
         };
-        board.add_settings(settings)?;
+        board.add_settings(&over_tcp(settings))?;
         Ok(board)
     }
 
@@ -488,6 +489,19 @@ impl Board {
     #[must_use]
     pub fn current(&self) -> Option<PathBuf> {
         std::fs::canonicalize(self.state.join("current")).ok()
+    }
+}
+
+/// The settings with `quic = "off"`, unless they choose themselves, or there are none.
+fn over_tcp(settings: &str) -> String {
+    const TABLE: &str = "[agent]\n";
+    const CHOICE: &str = "quic = \"off\"\n";
+    if settings.is_empty() || settings.contains("\nquic = ") {
+        return settings.to_owned();
+    }
+    match settings.split_once(TABLE) {
+        Some((before, after)) => format!("{before}{TABLE}{CHOICE}{after}"),
+        None => format!("{settings}\n{TABLE}{CHOICE}"),
     }
 }
 

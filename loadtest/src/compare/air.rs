@@ -244,7 +244,7 @@ fn write_config(
         "id = \"{id}\"\nproduct = \"{PRODUCT}\"\nkey = \"{key}\"\ngateways = [\"{address}:7040\"]\npins = []\n\n\
          [trust]\nepoch = 1\nthreshold = 1\nkeys = [\"{trusted}\"]\n\n\
          [reconnect]\nfirst_ms = 20\nmax_ms = 1000\n\n\
-         [agent]\nlog = \"warn\"\nping_s = 3600\nreceive_buffer = {buffer}\nwindow = {window}\n",
+         [agent]\nquic = \"off\"\nlog = \"warn\"\nping_s = 3600\nreceive_buffer = {buffer}\nwindow = {window}\n",
         id = device.id,
         key = hex(&device.key),
         address = network::ADDRESS,
