@@ -591,6 +591,12 @@ impl Machine<'_> {
             self.send(Out::GatewaysRefused);
             return;
         }
+        if SEVERAL
+            && let Cell::Entry(place) = cell
+            && self.cells.trial.is_none()
+        {
+            self.drop_unheld(place);
+        }
         if let (true, Some(active)) = (self.stage.is_transfer(), self.active) {
             self.defer(active.update, Reason::STORAGE, 600);
             self.stop_transfer();

@@ -501,6 +501,22 @@ impl Machine<'_> {
         true
     }
 
+    /// The journal does not take the entry at this place, which is not on trial: nothing of its
+    /// update is kept, so that other updates need not wait for it.
+    pub(super) fn drop_unheld(&mut self, place: u8) {
+        let entry = self.cells.entries.get(usize::from(place));
+        let Some(manifest) = entry.and_then(|entry| Some(entry.as_ref()?.image.manifest)) else {
+            return;
+        };
+        let image = self.cells.image.as_ref();
+        if image.is_some_and(|image| image.manifest == manifest) {
+            self.cells.image = None;
+            self.cells.claim = None;
+            self.forget_prefix();
+        }
+        self.drop_entries(|entry| entry.image.manifest == manifest);
+    }
+
     /// What is wrong with a component that was changed, beside the one at hand.
     pub(super) fn wrong_beside(&self, phase: TrialPhase) -> Option<(usize, Reason)> {
         let hand = self.cells.entry_at_hand()?;

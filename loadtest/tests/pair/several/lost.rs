@@ -3,11 +3,14 @@
 use super::{SHAPES, Shape, library, outcome, pushed, run, run_to_end, runs, small};
 use crate::common::DAY;
 use dialhome_loadtest::sim::boot::Nature;
-use dialhome_loadtest::sim::world::World;
+use dialhome_loadtest::sim::fixture::{Image, bytes, plan_of};
+use dialhome_loadtest::sim::gate::update_id;
+use dialhome_loadtest::sim::world::{Setup, World};
 use dialhome_proto::code::Reason;
 use dialhome_proto::device::{Cell, Cells};
 use dialhome_proto::gateway::State;
 use dialhome_proto::manifest::TrialBudget;
+use std::rc::Rc;
 
 /// The power fails in this step, and the journal has lost the entry at this place when it comes
 /// back. Whether it had one, and a trial of which the outcome was not stated.
@@ -105,4 +108,43 @@ fn an_entry_that_is_lost_in_a_trial_puts_all_back() {
         }
     }
     assert!(lost > 150, "{lost} trials");
+}
+
+#[test]
+fn entries_that_the_journal_has_no_room_for_do_not_hold_up_other_updates() {
+    let shape = SHAPES[2];
+    let mut images = Vec::from(&library(shape.0, None, TrialBudget::default())[..]);
+    let alone = bytes(Nature::Good, 900, 77);
+    images.extend(Image::several(vec![(3, alone)], 5, TrialBudget::default()));
+    let library = Rc::new(images);
+    let setup = Setup {
+        no_entries: true,
+        ..small(shape)
+    };
+    let mut world = World::new(setup, Rc::clone(&library));
+    let push = |world: &World, images: &[Image], number| {
+        let plan = plan_of(images, update_id(number));
+        world.store.borrow_mut().push(plan);
+    };
+    push(&world, &library[1..4], 1);
+    let until = world.now + 3_600_000;
+    world.run_until(until, World::is_at_rest);
+    assert!(!outcome(&world).0.is_terminal(), "{}", world.describe());
+    assert_eq!(world.store.borrow().chunks, 0, "{}", world.describe());
+    world.store.borrow_mut().updates[0].state = State::Abandoned;
+    world.kill_gateway();
+    push(&world, &library[4..5], 2);
+    let until = world.now + DAY;
+    assert!(
+        world.run_until(until, World::is_at_rest),
+        "{}",
+        world.describe()
+    );
+    assert_eq!(
+        world.store.borrow().updates[1].state,
+        State::Confirmed,
+        "{}",
+        world.describe()
+    );
+    assert_eq!(world.starts, 1, "it takes no restart");
 }
