@@ -25,6 +25,11 @@ use dialhome_proto::statement::GatewaysStatement;
 use dialhome_proto::time::Millis;
 use dialhome_proto::trust::TrustSet;
 use heapless::Vec;
+#[cfg(feature = "quic")]
+use {
+    crate::crypto::Prover,
+    dialhome_proto::link::quic::{EXPORTER_LEN, PROOF_FLIGHT_LEN},
+};
 
 /// Longest record to the gateway, in bytes, with its length.
 const SEND_LEN: usize = RECORD_HEADER + FRAME_MAX + TAG;
@@ -82,6 +87,9 @@ pub struct Wake {
 enum Session {
     None,
     Shaking(Initiator),
+    /// The transport has shaken hands; both sides prove the device key.
+    #[cfg(feature = "quic")]
+    Proving(Prover),
     Open(Records),
 }
 
@@ -108,6 +116,9 @@ pub struct Client<'c, T, S, J, B, R, const RX: usize> {
     machine: Machine<'c>,
     random: Random,
     session: Session,
+    /// Bytes of the record in the buffer that are not plaintext.
+    #[cfg(feature = "quic")]
+    overhead: usize,
     /// How far the output and the log are said that are due.
     #[cfg(feature = "texts")]
     saying: [Saying; 2],
@@ -188,6 +199,8 @@ where
             parts,
             random,
             session: Session::None,
+            #[cfg(feature = "quic")]
+            overhead: TAG,
             #[cfg(feature = "texts")]
             saying: [Saying::default(); 2],
             rx: [0; RX],
@@ -259,7 +272,7 @@ where
                 break;
             }
         }
-        let is_shaking = matches!(self.session, Session::Shaking(_));
+        let is_shaking = self.is_shaking();
         let linked = !matches!(self.session, Session::None);
         Wake {
             at: if again {
@@ -302,12 +315,12 @@ where
                 self.machine.hung_up(now);
             }
             Work::CheckManifest => {
-                let plaintext = plaintext(&self.rx);
+                let plaintext = plaintext(&self.rx, self.overhead());
                 self.machine.check_manifest(plaintext, &mut Ed25519, now);
             }
             Work::CheckGateways if !GATEWAY_LISTS => {}
             Work::CheckGateways => {
-                let plaintext = plaintext(&self.rx);
+                let plaintext = plaintext(&self.rx, self.overhead());
                 self.machine.check_gateways(plaintext, &mut Ed25519);
             }
             Work::Store(cell) => {
@@ -362,14 +375,53 @@ where
         to.network.clear();
         let _ = to.network.push_str(clipped(facts.network, NETWORK_MAX));
         let key = key_in_force(self.machine.cells(), self.key, key);
+        // `connect` may have taken long: the time counts from the next look at the clock.
+        self.due = Millis::NEVER;
+        #[cfg(feature = "quic")]
+        if let Some(exporter) = self.parts.transport.exporter(&key.handle()) {
+            self.prove(&key, &exporter);
+            return;
+        }
         let ephemeral = self.random.draw(&mut self.parts.rng);
         let Some(flight) = self.tx.first_chunk_mut() else {
             return;
         };
         self.session = Session::Shaking(Initiator::start(&key, ephemeral, flight));
         self.tx_len = FIRST_FLIGHT_LEN;
-        // `connect` may have taken long: the time counts from the next look at the clock.
-        self.due = Millis::NEVER;
+    }
+
+    #[cfg(feature = "quic")]
+    fn prove(&mut self, key: &DeviceKey, exporter: &[u8; EXPORTER_LEN]) {
+        if let Some(flight) = self.tx.first_chunk_mut() {
+            self.session = Session::Proving(Prover::start(key, exporter, flight));
+            self.tx_len = PROOF_FLIGHT_LEN;
+        }
+    }
+
+    /// Bytes of the record in the buffer that are not plaintext.
+    const fn overhead(&self) -> usize {
+        #[cfg(feature = "quic")]
+        return self.overhead;
+        #[cfg(not(feature = "quic"))]
+        TAG
+    }
+
+    const fn is_shaking(&self) -> bool {
+        #[cfg(feature = "quic")]
+        if matches!(self.session, Session::Proving(_)) {
+            return true;
+        }
+        matches!(self.session, Session::Shaking(_))
+    }
+
+    /// How many more bytes of the gateway's answer must be read.
+    fn missing(&self) -> usize {
+        let answer = self.rx.get(..self.rx_len).unwrap_or(&[]);
+        #[cfg(feature = "quic")]
+        if matches!(self.session, Session::Proving(_)) {
+            return Prover::needed(answer);
+        }
+        Initiator::needed(answer)
     }
 
     /// Goes on with the handshake, where one is under way.
@@ -379,7 +431,7 @@ where
             self.machine.dialed(Err(no_answer(up)), now);
             return true;
         }
-        if !matches!(self.session, Session::Shaking(_)) {
+        if !self.is_shaking() {
             return false;
         }
         if self.due == Millis::NEVER {
@@ -388,7 +440,7 @@ where
         let mut moved = self.flush().is_err();
         let mut broken = moved;
         while !broken {
-            let missing = Initiator::needed(self.rx.get(..self.rx_len).unwrap_or(&[]));
+            let missing = self.missing();
             let rest = self.rx.get_mut(self.rx_len..);
             let Some(room) = rest
                 .and_then(|rest| rest.get_mut(..missing))
@@ -405,16 +457,25 @@ where
                 Err(_) => broken = true,
             }
         }
-        let answer = self.rx.get(..self.rx_len).unwrap_or(&[]);
-        if !answer.is_empty() && Initiator::needed(answer) == 0 {
+        if self.rx_len > 0 && self.missing() == 0 {
+            let answer = self.rx.get(..self.rx_len).unwrap_or(&[]);
             let session = core::mem::replace(&mut self.session, Session::None);
             self.due = Millis::NEVER;
-            let Session::Shaking(initiator) = session else {
-                return moved;
+            let records = match session {
+                Session::Shaking(initiator) => {
+                    initiator.finish(answer).map(|keys| Records::new(&keys))
+                }
+                #[cfg(feature = "quic")]
+                Session::Proving(prover) => prover.finish(answer).map(|()| Records::plain()),
+                _ => return moved,
             };
-            let result = match initiator.finish(answer) {
-                Ok(keys) => {
-                    self.session = Session::Open(Records::new(&keys));
+            let result = match records {
+                Ok(records) => {
+                    #[cfg(feature = "quic")]
+                    {
+                        self.overhead = records.overhead();
+                    }
+                    self.session = Session::Open(records);
                     Ok(())
                 }
                 Err(HandshakeFault::Refused(refusal)) => Err(DialFault::Refused {
@@ -521,7 +582,7 @@ where
                 .first_chunk::<RECORD_HEADER>()
                 .filter(|_| self.rx_len >= RECORD_HEADER)
             {
-                match record_len(*header, RX - RECORD_HEADER) {
+                match record_len(*header, records.least(), RX - RECORD_HEADER) {
                     Ok(len) => want = RECORD_HEADER + len,
                     Err(_) => {
                         self.rx_len = 0;
@@ -561,7 +622,7 @@ where
     #[inline(never)]
     fn store(&mut self, cell: Cell) -> Result<(), Reason> {
         let mut buffer = [0; CELL_LEN];
-        let plaintext = plaintext(&self.rx);
+        let plaintext = plaintext(&self.rx, self.overhead());
         let result = match self.machine.cell(cell, plaintext, &mut buffer) {
             Some(len) => self
                 .parts
@@ -574,6 +635,7 @@ where
 
     #[inline(never)]
     fn slot(&mut self, work: Work) -> Result<(), SlotError> {
+        let overhead = self.overhead();
         let slot = &mut self.parts.slot;
         match work {
             Work::Prepare { component, size } => {
@@ -582,7 +644,7 @@ where
             }
             Work::Erase { offset, len } => slot.erase(offset, len),
             Work::Write { offset, len } => {
-                let plaintext = plaintext(&self.rx);
+                let plaintext = plaintext(&self.rx, overhead);
                 let start = plaintext
                     .len()
                     .saturating_sub(usize::try_from(len).unwrap_or(usize::MAX));
@@ -723,9 +785,9 @@ const fn no_answer(link_up: bool) -> DialFault {
 }
 
 /// The plaintext that work points into: its header stays until the next record comes.
-fn plaintext(rx: &[u8]) -> &[u8] {
+fn plaintext(rx: &[u8], overhead: usize) -> &[u8] {
     let len = rx.first_chunk().map_or(0, |header| {
-        usize::from(u16::from_be_bytes(*header)).saturating_sub(TAG)
+        usize::from(u16::from_be_bytes(*header)).saturating_sub(overhead)
     });
     rx.get(RECORD_HEADER..RECORD_HEADER + len).unwrap_or(&[])
 }

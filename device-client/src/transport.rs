@@ -28,6 +28,20 @@ pub trait Transport {
     /// No link, no such name, refused, or the deadline passed.
     fn connect(&mut self, gateway: &str) -> Result<(), Self::Error>;
 
+    /// Where the connection protects what it carries, as QUIC does: 32 bytes of the TLS exporter of
+    /// this very connection, with the label of [`dialhome_proto::link::quic::EXPORTER_LABEL`] and
+    /// this handle as context. Asked once after each `connect` that succeeded. The client
+    /// then proves the device key over them and speaks in plain records; `None`, as
+    /// on TCP: it shakes hands by Noise (spec/protocol.md sections 1 and 2).
+    #[cfg(feature = "quic")]
+    fn exporter(
+        &mut self,
+        handle: &dialhome_proto::id::Handle,
+    ) -> Option<[u8; dialhome_proto::link::quic::EXPORTER_LEN]> {
+        let _ = handle;
+        None
+    }
+
     /// Takes as many of `bytes` as it can at once and returns how many; 0: none now,
     /// ask again later. What was taken goes out in order without another call.
     ///

@@ -171,7 +171,7 @@ fn records_are_those_of_the_vectors_both_ways() {
         assert_eq!(len, Ok(record.len()), "{}", case["name"]);
         assert_eq!(sealed, record, "{}", case["name"]);
 
-        let len = record_len([sealed[0], sealed[1]], 16_384).unwrap();
+        let len = record_len([sealed[0], sealed[1]], 17, 16_384).unwrap();
         assert_eq!(len, record.len() - 2);
         let opened = records_at(key, number)
             .open(&mut SoftAead, &mut sealed[2..])
@@ -187,7 +187,7 @@ fn bad_records_get_the_fault_of_the_vectors() {
         let max = usize::try_from(number(&case, "max")).unwrap();
         assert!(max <= BOARD_RECORD_MAX);
         let mut records = records_at(array(&case, "key"), number(&case, "number"));
-        let fault = match record_len([record[0], record[1]], max) {
+        let fault = match record_len([record[0], record[1]], 17, max) {
             Ok(len) => {
                 assert_eq!(len, record.len() - 2, "{}", case["name"]);
                 records.open(&mut SoftAead, &mut record[2..]).unwrap_err()
@@ -195,5 +195,49 @@ fn bad_records_get_the_fault_of_the_vectors() {
             Err(fault) => fault,
         };
         assert_eq!(fault.name(), case["error"], "{}", case["name"]);
+    }
+}
+
+#[cfg(feature = "quic")]
+mod quic {
+    use super::{array, bytes, cases};
+    use dialhome_device::crypto::{HandshakeFault, Prover};
+    use dialhome_proto::link::DeviceKey;
+    use dialhome_proto::link::quic::PROOF_FLIGHT_LEN;
+    use serde_json::Value;
+
+    const QUIC: &str = include_str!("../../spec/vectors/quic.json");
+
+    fn start(case: &Value) -> (Prover, [u8; PROOF_FLIGHT_LEN]) {
+        let mut flight = [0; PROOF_FLIGHT_LEN];
+        let key = DeviceKey::new(array(case, "device_key"));
+        let prover = Prover::start(&key, &array(case, "exporter"), &mut flight);
+        (prover, flight)
+    }
+
+    #[test]
+    fn proofs_over_quic_are_those_of_the_vectors() {
+        for case in cases(QUIC, "cases") {
+            let (prover, flight) = start(&case);
+            assert_eq!(flight[..], bytes(&case, "first_flight"), "{}", case["name"]);
+            let answer = bytes(&case, "answer");
+            assert_eq!(Prover::needed(&answer), 0);
+            assert_eq!(prover.finish(&answer), Ok(()), "{}", case["name"]);
+        }
+    }
+
+    #[test]
+    fn bad_answers_over_quic_get_the_fault_of_the_vectors() {
+        let first = cases(QUIC, "cases").remove(0);
+        for case in cases(QUIC, "invalid_answer") {
+            let answer = bytes(&case, "answer");
+            assert_eq!(Prover::needed(&answer), 0, "{}", case["name"]);
+            let fault = match start(&first).0.finish(&answer).unwrap_err() {
+                HandshakeFault::Refused(_) => "refused",
+                HandshakeFault::BadTag => "bad_tag",
+                HandshakeFault::Malformed => "malformed",
+            };
+            assert_eq!(fault, case["fault"], "{}", case["name"]);
+        }
     }
 }

@@ -7,8 +7,12 @@ mod aead;
 mod agreement;
 mod handshake;
 mod noise;
+#[cfg(feature = "quic")]
+mod prover;
 mod signature;
 
 pub use aead::SoftAead;
 pub use handshake::{HandshakeFault, Initiator};
+#[cfg(feature = "quic")]
+pub use prover::Prover;
 pub use signature::Ed25519;

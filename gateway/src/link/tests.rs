@@ -106,12 +106,12 @@ fn thousands_of_records_go_both_ways() {
         let plaintext: Vec<u8> = (0..=n % 1000).map(|i| (i ^ n).to_le_bytes()[0]).collect();
 
         let mut up = seal(&mut board, &mut SoftAead, &plaintext);
-        let len = record_len([up[0], up[1]], 1024).unwrap();
+        let len = record_len([up[0], up[1]], 17, 1024).unwrap();
         let opened = gateway.open(&mut LcAead, &mut up[2..2 + len]).unwrap();
         assert_eq!(opened, plaintext);
 
         let mut down = seal(&mut gateway, &mut LcAead, &plaintext);
-        let len = record_len([down[0], down[1]], 1088).unwrap();
+        let len = record_len([down[0], down[1]], 17, 1088).unwrap();
         let opened = board.open(&mut SoftAead, &mut down[2..2 + len]).unwrap();
         assert_eq!(opened, plaintext);
     }
@@ -132,7 +132,7 @@ fn a_window_of_records_is_sealed_into_one_buffer() {
     assert_eq!(filled, window.len());
     let mut rest = &mut window[..];
     for n in 0..8 {
-        let len = record_len([rest[0], rest[1]], 1088).unwrap();
+        let len = record_len([rest[0], rest[1]], 17, 1088).unwrap();
         let (record, more) = rest.split_at_mut(2 + len);
         assert_eq!(
             board.open(&mut SoftAead, &mut record[2..]).unwrap(),
@@ -482,7 +482,7 @@ fn bad_records_get_the_fault_of_the_vectors() {
         let mut record = bytes(&case, "record");
         let max = usize::try_from(case["max"].as_u64().unwrap()).unwrap();
         let mut records = records_at(array(&case, "key"), case["number"].as_u64().unwrap());
-        let fault = match record_len([record[0], record[1]], max) {
+        let fault = match record_len([record[0], record[1]], 17, max) {
             Ok(_) => records.open(&mut LcAead, &mut record[2..]).unwrap_err(),
             Err(fault) => fault,
         };
@@ -544,6 +544,6 @@ proptest! {
     #[test]
     fn a_header_is_a_length_between_the_bounds(header: [u8; 2], max in 17_usize..=16_384) {
         let len = usize::from(u16::from_be_bytes(header));
-        prop_assert_eq!(record_len(header, max).ok(), (17..=max).contains(&len).then_some(len));
+        prop_assert_eq!(record_len(header, 17, max).ok(), (17..=max).contains(&len).then_some(len));
     }
 }

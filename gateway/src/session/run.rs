@@ -300,7 +300,7 @@ impl Running {
     async fn handle_records(&mut self, rx: &mut Vec<u8>) -> Result<(), End> {
         let mut at = 0;
         while let Some(header) = rx[at..].first_chunk::<RECORD_HEADER>() {
-            let len = record_len(*header, BOARD_RECORD_MAX)
+            let len = record_len(*header, self.session.records.least(), BOARD_RECORD_MAX)
                 .map_err(|fault| End::Closed(fault.close_code()))?;
             let start = at + RECORD_HEADER;
             let Some(ciphertext) = rx.get_mut(start..start + len) else {

@@ -4,7 +4,7 @@ use super::fixture::Image;
 use super::net::{Net, Way};
 use super::store::Store;
 use dialhome_device::crypto::SoftAead;
-use dialhome_gateway::link::Responder;
+use dialhome_gateway::link::{Rejected, Responder};
 use dialhome_proto::code::CloseCode;
 use dialhome_proto::crc::crc32;
 use dialhome_proto::frame::{
@@ -14,8 +14,10 @@ use dialhome_proto::frame::{
 use dialhome_proto::gateway::{Command, Delivery, Fault, Session, State, Verdict};
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::limits::{BOARD_RECORD_MAX, HANDSHAKE_MS, RECORD_HEADER, TAG};
+use dialhome_proto::link::quic::{PROOF_FLIGHT_LEN, Proofs, SUITE_QUIC_PROOF};
 use dialhome_proto::link::{
-    DeviceKey, FIRST_FLIGHT_LEN, PREAMBLE_LEN, Preamble, Records, Refusal, record_len,
+    ACCEPTED, DeviceKey, FIRST_FLIGHT_LEN, PREAMBLE_LEN, Preamble, Records, Refusal,
+    SUITE_NOISE_NN_PSK0, record_len,
 };
 use dialhome_proto::time::Millis;
 use sha2::Digest as _;
@@ -137,15 +139,15 @@ impl Gate {
             let Some(header) = peer.bytes.first_chunk::<RECORD_HEADER>().copied() else {
                 return Ok(());
             };
-            let len =
-                record_len(header, BOARD_RECORD_MAX).map_err(|fault| Fault(fault.close_code()))?;
+            let Some(session) = &mut peer.session else {
+                return Ok(());
+            };
+            let len = record_len(header, session.records.least(), BOARD_RECORD_MAX)
+                .map_err(|fault| Fault(fault.close_code()))?;
             if peer.closed || peer.bytes.len() < RECORD_HEADER + len {
                 return Ok(());
             }
             let mut record: Vec<u8> = peer.bytes.drain(..RECORD_HEADER + len).collect();
-            let Some(session) = &mut peer.session else {
-                return Ok(());
-            };
             let plaintext = session
                 .records
                 .open(&mut SoftAead, &mut record[RECORD_HEADER..])
@@ -167,30 +169,40 @@ impl Gate {
     /// The handshake; true once there is a session.
     fn shake(&mut self, place: usize, now: Millis) -> bool {
         let peer = &mut self.peers[place];
-        let Some(flight) = peer.bytes.first_chunk::<FIRST_FLIGHT_LEN>().copied() else {
+        let exporter = self.net.borrow().exporter(peer.conn);
+        let flight_len = if exporter.is_some() {
+            PROOF_FLIGHT_LEN
+        } else {
+            FIRST_FLIGHT_LEN
+        };
+        if peer.bytes.len() < flight_len {
             if now.0 >= peer.opened + HANDSHAKE_MS {
                 peer.closed = true;
                 self.net.borrow_mut().close(peer.conn, Way::Down);
             }
             return false;
-        };
-        peer.bytes.drain(..FIRST_FLIGHT_LEN);
+        }
+        let flight: Vec<u8> = peer.bytes.drain(..flight_len).collect();
         let (head, message) = flight
             .split_first_chunk::<PREAMBLE_LEN>()
             .expect("a flight begins with a preamble");
-        let preamble = Preamble::decode(head).expect("the board's preamble is one");
-        let message = message.try_into().expect("the rest is message 1");
+        let suite = exporter.map_or(SUITE_NOISE_NN_PSK0, |_| SUITE_QUIC_PROOF);
+        let preamble = Preamble::decode_suite(head, suite).expect("the board's preamble is one");
         let key = self.store.borrow().key_of(preamble.handle);
         let device_key = key.map(DeviceKey::new);
-        let accepted = self
-            .responder
-            .check(&preamble, message, device_key.as_ref())
-            .and_then(|checked| checked.reply());
+        let accepted = match exporter {
+            Some(exporter) => prove(device_key.as_ref(), &exporter, message),
+            None => {
+                let message = message.try_into().expect("the rest is message 1");
+                let checked = self
+                    .responder
+                    .check(&preamble, message, device_key.as_ref());
+                let accepted = checked.and_then(|checked| checked.reply());
+                accepted.map(|accepted| (accepted.answer.to_vec(), Records::new(&accepted.keys)))
+            }
+        };
         let (answer, session) = match accepted {
-            Ok(accepted) => (
-                accepted.answer.to_vec(),
-                Some(Session::new(Records::new(&accepted.keys), now)),
-            ),
+            Ok((answer, records)) => (answer, Some(Session::new(records, now))),
             Err(rejected) => (Refusal::new(rejected.code(), 1).encode().to_vec(), None),
         };
         let refused = session.is_none();
@@ -614,4 +626,20 @@ pub const fn is_boards(state: State) -> bool {
 #[must_use]
 pub fn update_id(number: u8) -> UpdateId {
     UpdateId([0xD1, 0, 0, 0, 0, 0, 0, number])
+}
+
+/// Both proofs over a connection that protects itself: the gateway's answer, and the records.
+fn prove(
+    key: Option<&DeviceKey>,
+    exporter: &[u8; 32],
+    said: &[u8],
+) -> Result<(Vec<u8>, Records), Rejected> {
+    let proofs = Proofs::new(key.ok_or(Rejected::WrongKey)?, exporter);
+    let said = said.try_into().map_err(|_| Rejected::WrongKey)?;
+    if !proofs.is_board(said) {
+        return Err(Rejected::WrongKey);
+    }
+    let mut answer = vec![ACCEPTED];
+    answer.extend_from_slice(proofs.gateway());
+    Ok((answer, Records::plain()))
 }

@@ -18,6 +18,8 @@ pub struct SimJournal {
     pub power: Power,
     /// Whether the store in which the power fails is still done.
     pub torn_stores_land: bool,
+    /// It has no room for entries of updates with several.
+    pub no_entries: bool,
 }
 
 impl SimJournal {
@@ -46,6 +48,9 @@ impl Journal for SimJournal {
     }
 
     fn store(&mut self, cell: u8, value: &[u8]) -> Result<(), JournalError> {
+        if self.no_entries && (16..20).contains(&cell) {
+            return Err(JournalError::Full);
+        }
         self.change(|cells| {
             cells.insert(cell, value.to_vec());
         })

@@ -2,6 +2,8 @@
 
 use super::power::Power;
 use dialhome_device::transport::{LinkFacts, Transport};
+use dialhome_proto::id::Handle;
+use dialhome_proto::link::quic::EXPORTER_LEN;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::cell::RefCell;
@@ -113,6 +115,9 @@ pub struct Net {
     pub now: u64,
     /// How the link behaves for connections from now on.
     pub manners: Manners,
+    /// Connections protect what they carry, as QUIC's do: both sides prove the device key over
+    /// an exporter, and records go in plain.
+    pub is_quic: bool,
     /// The board is attached to its network.
     pub link_up: bool,
     /// Something answers at the gateway's address.
@@ -139,6 +144,7 @@ impl Net {
         Self {
             now: 0,
             manners,
+            is_quic: false,
             link_up: true,
             gateway_up: true,
             cuts: VecDeque::new(),
@@ -150,6 +156,14 @@ impl Net {
             waiting: VecDeque::new(),
             rng: SmallRng::seed_from_u64(seed),
         }
+    }
+
+    /// What the exporter of this connection gives, where there is one: no two give the same.
+    #[must_use]
+    pub fn exporter(&self, id: usize) -> Option<[u8; EXPORTER_LEN]> {
+        let mut bytes = [0xE7; EXPORTER_LEN];
+        bytes[..8].copy_from_slice(&u64::try_from(id).unwrap_or(u64::MAX).to_be_bytes());
+        self.is_quic.then_some(bytes)
     }
 
     fn connect(&mut self) -> Option<usize> {
@@ -372,6 +386,10 @@ impl Transport for SimTransport {
         }
         self.conn = net.connect();
         self.conn.map(|_| ()).ok_or(Broken)
+    }
+
+    fn exporter(&mut self, _: &Handle) -> Option<[u8; EXPORTER_LEN]> {
+        self.net.borrow().exporter(self.conn?)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<usize, Broken> {

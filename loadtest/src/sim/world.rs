@@ -58,8 +58,12 @@ pub struct Setup {
     pub backoff_ms: (u64, u64),
     /// The step in which the power fails is done all the same.
     pub torn_lands: bool,
+    /// Its journal has no room for entries of updates with several.
+    pub no_entries: bool,
     /// What the self-test of a good image says.
     pub verdict: SelfTest,
+    /// Connections are QUIC's, or like them.
+    pub is_quic: bool,
     /// Ping interval, in seconds.
     pub ping_s: u32,
 }
@@ -83,7 +87,9 @@ impl Default for Setup {
             manners: Manners::GOOD,
             backoff_ms: (1000, 60_000),
             torn_lands: false,
+            no_entries: false,
             verdict: SelfTest::PASSED,
+            is_quic: false,
             ping_s: 120,
         }
     }
@@ -174,9 +180,11 @@ impl World {
                 ..setup.component
             });
         }
+        let mut net = Net::new(setup.manners, setup.seed ^ 1);
+        net.is_quic = setup.is_quic;
         Self {
             now: 0,
-            net: Rc::new(RefCell::new(Net::new(setup.manners, setup.seed ^ 1))),
+            net: Rc::new(RefCell::new(net)),
             power: Power::default(),
             medium: Rc::clone(&parts[0].medium),
             cells: Rc::new(RefCell::new(BTreeMap::new())),
@@ -310,6 +318,7 @@ impl World {
                 cells: Rc::clone(&self.cells),
                 power: self.power.clone(),
                 torn_stores_land: self.setup.torn_lands,
+                no_entries: self.setup.no_entries,
             },
             boot: SimBoot {
                 parts: Rc::clone(&self.parts),

@@ -68,6 +68,7 @@ fn setup(seed: u64, rng: &mut SmallRng) -> Setup {
         backoff_ms: pick(rng, &[(20, 1000), (1000, 900_000), (1000, 60_000)]),
         torn_lands: rng.random_bool(0.5),
         ping_s: pick(rng, &[30, 120, 1800]),
+        is_quic: rng.random_bool(0.5),
         ..Setup::default()
     }
 }

@@ -17,9 +17,17 @@ fn small() -> Setup {
 }
 
 #[test]
-fn the_link_is_cut_at_every_byte_in_each_direction() {
+fn the_link_is_cut_at_every_byte_in_each_direction_on_each_transport() {
+    for is_quic in [false, true] {
+        let small = Setup { is_quic, ..small() };
+        let runs = cut_at_every_byte(&small);
+        assert!(runs > 6500, "{runs} cuts, QUIC {is_quic}");
+    }
+}
+
+fn cut_at_every_byte(small: &Setup) -> u32 {
     let library = library(1500);
-    let mut clean = one_update(small(), &library, Nature::Good);
+    let mut clean = one_update(small.clone(), &library, Nature::Good);
     assert!(
         clean.run_until(DAY, World::is_at_rest),
         "{}",
@@ -32,7 +40,14 @@ fn the_link_is_cut_at_every_byte_in_each_direction() {
         let cuts = (0..total).flat_map(|after| hows.map(|how| (after, how)));
         for (after, how) in cuts {
             let seed = after;
-            let mut world = one_update(Setup { seed, ..small() }, &library, Nature::Good);
+            let mut world = one_update(
+                Setup {
+                    seed,
+                    ..small.clone()
+                },
+                &library,
+                Nature::Good,
+            );
             world
                 .net
                 .borrow_mut()
@@ -49,7 +64,7 @@ fn the_link_is_cut_at_every_byte_in_each_direction() {
                 world.describe()
             );
             assert_eq!(world.images.borrow().running(), library[1].bytes, "{what}");
-            let window = u64::from(small().component.window);
+            let window = u64::from(small.component.window);
             assert!(
                 store.updates[0].counters.resent < 2 * window,
                 "{what}: {}",
@@ -58,7 +73,7 @@ fn the_link_is_cut_at_every_byte_in_each_direction() {
             runs += 1;
         }
     }
-    assert!(runs > 7000, "{runs} cuts");
+    runs
 }
 
 #[test]

@@ -6,6 +6,8 @@
 mod aead;
 mod keys;
 mod preamble;
+#[cfg(feature = "quic")]
+pub mod quic;
 mod record;
 mod refusal;
 
@@ -15,5 +17,7 @@ pub use preamble::{
     FIRST_FLIGHT_LEN, MAGIC, MESSAGE_1_LEN, MESSAGE_2_LEN, NOISE_NAME, PREAMBLE_LEN, Preamble,
     PreambleFault, SUITE_NOISE_NN_PSK0, VERSION,
 };
-pub use record::{RECORD_MIN, RecordFault, Records, record_len};
-pub use refusal::{ACCEPTED, ACCEPTED_LEN, REFUSED, REFUSED_LEN, Refusal, reply_missing};
+pub use record::{RecordFault, Records, record_len};
+pub use refusal::{
+    ACCEPTED, ACCEPTED_LEN, REFUSED, REFUSED_LEN, Refusal, reply_missing, reply_missing_of,
+};

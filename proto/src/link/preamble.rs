@@ -1,4 +1,4 @@
-//! The clear bytes that a board sends first (spec/protocol.md section 1.2).
+//! The clear bytes that a board sends first (spec/protocol.md section 1.1.2).
 
 use core::fmt;
 
@@ -38,9 +38,15 @@ impl Preamble {
     /// The preamble of this version and of suite 1.
     #[must_use]
     pub const fn new(handle: Handle) -> Self {
+        Self::with_suite(handle, SUITE_NOISE_NN_PSK0)
+    }
+
+    /// The preamble of this version and of another suite.
+    #[must_use]
+    pub const fn with_suite(handle: Handle, suite: u8) -> Self {
         Self {
             version: VERSION,
-            suite: SUITE_NOISE_NN_PSK0,
+            suite,
             handle,
         }
     }
@@ -68,12 +74,23 @@ impl Preamble {
         ]
     }
 
-    /// Reads the bytes on the wire.
+    /// Reads the bytes on the wire of a TCP connection.
     ///
     /// # Errors
     /// The first of: not the magic (close without an answer), a version that
-    /// this crate does not speak, an unknown suite (both are refused by code).
+    /// this crate does not speak, a suite other than 1 (both are refused by code).
     pub const fn decode(bytes: &[u8; PREAMBLE_LEN]) -> Result<Self, PreambleFault> {
+        Self::decode_suite(bytes, SUITE_NOISE_NN_PSK0)
+    }
+
+    /// Reads the bytes on the wire of a transport on which this suite alone is spoken.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], with that suite.
+    pub const fn decode_suite(
+        bytes: &[u8; PREAMBLE_LEN],
+        spoken: u8,
+    ) -> Result<Self, PreambleFault> {
         let [m0, m1, m2, m3, version, suite, handle @ ..] = *bytes;
         let [w0, w1, w2, w3] = MAGIC;
         if m0 != w0 || m1 != w1 || m2 != w2 || m3 != w3 {
@@ -82,7 +99,7 @@ impl Preamble {
         if version != VERSION {
             return Err(PreambleFault::Version(version));
         }
-        if suite != SUITE_NOISE_NN_PSK0 {
+        if suite != spoken {
             return Err(PreambleFault::Suite(suite));
         }
         Ok(Self {
@@ -114,7 +131,7 @@ impl fmt::Display for PreambleFault {
             ),
             Self::Suite(suite) => write!(
                 f,
-                "the board asks for handshake suite {suite}, this gateway knows {SUITE_NOISE_NN_PSK0}"
+                "the board asks for handshake suite {suite}, which is not spoken on this transport"
             ),
         }
     }

@@ -8,14 +8,11 @@ use super::keys::{KEY_LEN, TransportKeys};
 use crate::code::CloseCode;
 use crate::limits::{RECORD_HEADER, RECORDS_MAX, TAG};
 
-/// Least length of a record's ciphertext: one byte of plaintext and the tag.
-pub const RECORD_MIN: usize = TAG + 1;
-
 /// Why a record cannot be sealed or opened. After any of them the session is
 /// over: the receiver can trust nothing that follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordFault {
-    /// The length is zero, or too short for a tag and one byte.
+    /// The length is zero, or, where records are sealed, too short for a tag and one byte.
     TooShort,
     /// The length is beyond what the receiver takes, or the room for the record is too small.
     TooLong,
@@ -51,7 +48,7 @@ impl RecordFault {
 impl fmt::Display for RecordFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TooShort => "a record is shorter than a tag and one byte",
+            Self::TooShort => "a record is shorter than any may be",
             Self::TooLong => "a record is longer than its receiver takes",
             Self::BadRecord => "a record was changed on the way, or is out of order",
             Self::RecordLimit => "the session has sent all the records that its keys allow",
@@ -61,15 +58,19 @@ impl fmt::Display for RecordFault {
 
 impl core::error::Error for RecordFault {}
 
-/// Checks a record's header against `max`, the longest ciphertext that the
-/// receiver takes, in bytes. Returns the length of the ciphertext that follows.
+/// Checks a record's header against the shortest ([`Records::least`]) and `max`, the longest
+/// ciphertext that the receiver takes, in bytes. Returns the length of the ciphertext that follows.
 ///
 /// # Errors
-/// [`RecordFault::TooShort`] below 17, [`RecordFault::TooLong`] above `max`.
-pub const fn record_len(header: [u8; RECORD_HEADER], max: usize) -> Result<usize, RecordFault> {
+/// [`RecordFault::TooShort`] below `least`, [`RecordFault::TooLong`] above `max`.
+pub const fn record_len(
+    header: [u8; RECORD_HEADER],
+    least: usize,
+    max: usize,
+) -> Result<usize, RecordFault> {
     // Lossless: usize has at least 16 bits on every target.
     let len = u16::from_be_bytes(header) as usize;
-    if len < RECORD_MIN {
+    if len < least {
         Err(RecordFault::TooShort)
     } else if len > max {
         Err(RecordFault::TooLong)
@@ -84,10 +85,13 @@ pub struct Records {
     receive: [u8; KEY_LEN],
     sent: u64,
     received: u64,
+    /// The transport protects them: they go as they are, without a tag.
+    #[cfg(feature = "quic")]
+    plain: bool,
 }
 
 // The gateway's memory per idle session rests on this (spec/limits.md).
-const _: () = assert!(size_of::<Records>() == 80);
+const _: () = assert!(size_of::<Records>() <= 88);
 
 impl Records {
     /// The records of a session whose handshake gave `keys`.
@@ -98,14 +102,46 @@ impl Records {
             receive: keys.receive,
             sent: 0,
             received: 0,
+            #[cfg(feature = "quic")]
+            plain: false,
         }
     }
 
+    /// The records of a session on a transport that protects them itself, as QUIC does: plaintext
+    /// stands where ciphertext would, without a tag (spec/protocol.md section 3.5).
+    #[cfg(feature = "quic")]
+    #[must_use]
+    pub const fn plain() -> Self {
+        Self {
+            send: [0; KEY_LEN],
+            receive: [0; KEY_LEN],
+            sent: 0,
+            received: 0,
+            plain: true,
+        }
+    }
+
+    /// Bytes of each ciphertext that are not plaintext: the tag, or none.
+    #[must_use]
+    pub const fn overhead(&self) -> usize {
+        #[cfg(feature = "quic")]
+        if self.plain {
+            return 0;
+        }
+        TAG
+    }
+
+    /// The least length of a ciphertext: one byte of plaintext, and [`Self::overhead`].
+    #[must_use]
+    pub const fn least(&self) -> usize {
+        self.overhead() + 1
+    }
+
     /// Seals one record in place. `buf` holds 2 bytes of room for the length,
-    /// then `plaintext_len` bytes of plaintext, then 16 bytes of room for the
+    /// then `plaintext_len` bytes of plaintext, then [`Self::overhead`] bytes of room for the
     /// tag; more may follow and is not touched, so that records can be sealed
     /// one after another into one buffer and go out in one write. Returns the
-    /// record's length on the wire, `plaintext_len + 18`.
+    /// record's length on the wire, `2 + plaintext_len + overhead`.
     ///
     /// # Errors
     /// [`RecordFault::TooShort`] for an empty plaintext, [`RecordFault::TooLong`]
@@ -124,14 +160,18 @@ impl Records {
         if self.sent >= RECORDS_MAX {
             return Err(RecordFault::RecordLimit);
         }
-        let len = plaintext_len.checked_add(TAG).ok_or(RecordFault::TooLong)?;
+        let len = plaintext_len
+            .checked_add(self.overhead())
+            .ok_or(RecordFault::TooLong)?;
         let header = u16::try_from(len).map_err(|_| RecordFault::TooLong)?;
         let (head, rest) = buf
             .split_first_chunk_mut::<RECORD_HEADER>()
             .ok_or(RecordFault::TooLong)?;
         let in_out = rest.get_mut(..len).ok_or(RecordFault::TooLong)?;
         *head = header.to_be_bytes();
-        aead.seal(&self.send, self.sent, in_out);
+        if self.overhead() > 0 {
+            aead.seal(&self.send, self.sent, in_out);
+        }
         self.sent += 1;
         Ok(RECORD_HEADER + len)
     }
@@ -147,17 +187,17 @@ impl Records {
         aead: &mut impl Aead,
         ciphertext: &'a mut [u8],
     ) -> Result<&'a mut [u8], RecordFault> {
-        if ciphertext.len() < RECORD_MIN {
+        if ciphertext.len() < self.least() {
             return Err(RecordFault::TooShort);
         }
         if self.received >= RECORDS_MAX {
             return Err(RecordFault::RecordLimit);
         }
-        if !aead.open(&self.receive, self.received, ciphertext) {
+        if self.overhead() > 0 && !aead.open(&self.receive, self.received, ciphertext) {
             return Err(RecordFault::BadRecord);
         }
         self.received += 1;
-        let plaintext_len = ciphertext.len() - TAG;
+        let plaintext_len = ciphertext.len() - self.overhead();
         Ok(&mut ciphertext[..plaintext_len])
     }
 

@@ -1,5 +1,5 @@
 //! The gateway's first byte, and the refusal that may follow it
-//! (spec/protocol.md sections 1.3 and 1.4).
+//! (spec/protocol.md sections 1.1.3 and 1.1.4).
 
 use super::preamble::{MESSAGE_2_LEN, VERSION};
 use crate::code;
@@ -62,9 +62,15 @@ impl Refusal {
 /// malformed.
 #[must_use]
 pub const fn reply_missing(answer: &[u8]) -> usize {
+    reply_missing_of(answer, ACCEPTED_LEN)
+}
+
+/// [`reply_missing`] where an answer that begins with [`ACCEPTED`] has this length.
+#[must_use]
+pub const fn reply_missing_of(answer: &[u8], accepted_len: usize) -> usize {
     let whole = match answer {
         [] => 1,
-        [ACCEPTED, ..] => ACCEPTED_LEN,
+        [ACCEPTED, ..] => accepted_len,
         [REFUSED, ..] => REFUSED_LEN,
         _ => 0,
     };

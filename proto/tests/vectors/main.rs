@@ -1,8 +1,9 @@
-//! Frames, resume proofs and provisioning records against `spec/vectors/{frames,resume,provisioning}.json`,
+//! Frames, resume proofs, provisioning records and proofs over QUIC against `spec/vectors/{frames,resume,provisioning,quic}.json`,
 //! which programs wrote that share no code with this crate: they were written from spec/ alone.
 
 mod frames;
 mod provisioning;
+mod quic;
 mod resume;
 
 use dialhome_proto::id::decode_hex;
