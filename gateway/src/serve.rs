@@ -13,6 +13,20 @@ use crate::image::store::ImageStore;
 use crate::session::{self, Gateway};
 use crate::store::{Store, StoreError};
 
+/// Times that a port is looked for that both TCP and UDP have free.
+const PORTS_TRIED: usize = 32;
+
+/// Where boards dial over QUIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum QuicAt {
+    /// Nowhere.
+    Off,
+    /// At the address and port where they dial over TCP.
+    Listen,
+    /// Here.
+    Address(SocketAddr),
+}
+
 /// What `dialhome serve` is told.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -20,6 +34,8 @@ pub struct Options {
     pub data: PathBuf,
     /// Where boards dial.
     pub listen: SocketAddr,
+    /// Where they dial over QUIC.
+    pub quic: QuicAt,
     /// The admin socket.
     pub socket: PathBuf,
     /// How much is delivered at a time.
@@ -41,11 +57,7 @@ pub async fn run(options: Options) -> Result<(), CliError> {
     let images =
         ImageStore::open(&options.data).map_err(|error| not_opened(&options.data, &error))?;
     let images = Arc::new(images);
-    let listener =
-        session::bind(options.listen).map_err(|error| not_listening(options.listen, &error))?;
-    let listen = listener
-        .local_addr()
-        .map_err(|error| not_listening(options.listen, &error))?;
+    let (listeners, listen, quic) = bind(options.listen, options.quic)?;
     let socket = AdminSocket::bind(&options.socket)?;
     let stop = CancellationToken::new();
     let gateway = Gateway::with_limits(store.clone(), Arc::clone(&images), options.limits)
@@ -56,7 +68,7 @@ pub async fn run(options: Options) -> Result<(), CliError> {
         let (until, served) = (stop.clone().cancelled_owned(), served.clone().drop_guard());
         async move {
             let _served = served;
-            session::serve(gateway, listener, until).await
+            session::serve(gateway, listeners, until).await
         }
     });
     // Without boards there is nothing to administer.
@@ -66,12 +78,14 @@ pub async fn run(options: Options) -> Result<(), CliError> {
             () = served.cancelled() => {}
         }
     };
-    tracing::info!(%listen, socket = %socket.path().display(), data = %options.data.display(), "the gateway is ready");
+    let over_quic = quic.map_or_else(|| "off".to_owned(), |quic| quic.to_string());
+    tracing::info!(%listen, quic = %over_quic, socket = %socket.path().display(), data = %options.data.display(), "the gateway is ready");
     let admin = Admin {
         store: store.clone(),
         images,
         live,
         listen: Some(listen),
+        quic,
         started: crate::store::now(),
     };
     admin::serve(socket, admin::router(admin), ended).await;
@@ -86,6 +100,44 @@ pub async fn run(options: Options) -> Result<(), CliError> {
         return Err(not_listening(listen, &error));
     }
     Ok(())
+}
+
+/// Takes the addresses; which they are.
+fn bind(
+    listen: SocketAddr,
+    quic: QuicAt,
+) -> Result<(session::Listeners, SocketAddr, Option<SocketAddr>), CliError> {
+    let mut tries = 0;
+    loop {
+        let tcp = session::bind(listen).map_err(|error| not_listening(listen, &error))?;
+        let listening = tcp
+            .local_addr()
+            .map_err(|error| not_listening(listen, &error))?;
+        let wanted = match quic {
+            QuicAt::Off => return Ok((tcp.into(), listening, None)),
+            QuicAt::Listen => listening,
+            QuicAt::Address(address) => address,
+        };
+        match session::bind_quic(wanted).and_then(|udp| Ok((udp.local_addr()?, udp))) {
+            Ok((address, udp)) => {
+                let listeners = session::Listeners {
+                    tcp,
+                    quic: Some(udp),
+                };
+                return Ok((listeners, listening, Some(address)));
+            }
+            // Any port would do, and the one that TCP got is not free for UDP.
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse
+                    && quic == QuicAt::Listen
+                    && listen.port() == 0
+                    && tries < PORTS_TRIED =>
+            {
+                tries += 1;
+            }
+            Err(error) => return Err(not_listening_for_quic(wanted, quic, &error)),
+        }
+    }
 }
 
 /// Every session is an open file: as many as the system lets this process have.
@@ -127,6 +179,22 @@ fn not_listening(listen: SocketAddr, error: &std::io::Error) -> CliError {
         std::io::ErrorKind::AddrInUse => failed
             .hint("Another program has this port: stop it, or give another one with --listen."),
         _ => failed.hint("Give an address of this machine with --listen."),
+    }
+}
+
+fn not_listening_for_quic(at: SocketAddr, quic: QuicAt, error: &std::io::Error) -> CliError {
+    let failed = CliError::failed(
+        "listen",
+        format!("Boards cannot dial {at} over UDP (QUIC): {error}."),
+    );
+    match (error.kind(), quic) {
+        (std::io::ErrorKind::AddrInUse, _) => failed.hint(
+            "Another program has this UDP port: stop it, or give another one with --quic ADDR:PORT, or --quic off.",
+        ),
+        (_, QuicAt::Address(_)) => {
+            failed.hint("Give an address of this machine with --quic, or --quic off.")
+        }
+        _ => failed.hint("Give --quic an address of this machine, or --quic off."),
     }
 }
 

@@ -42,6 +42,9 @@ pub struct DeviceAdded {
     pub trust_threshold: u8,
     /// Gateways that it dials.
     pub gateways: Vec<String>,
+    /// SHA-256 of the key that it knows this gateway by over QUIC, 64 hexadecimal digits each.
+    #[serde(default)]
+    pub pins: Vec<String>,
 }
 
 /// A signed list of gateways.
@@ -82,6 +85,7 @@ impl Admin {
             doc.last_contact = Some(crate::store::now());
             doc.transport = presence.transport.map(Into::into).or(doc.transport);
             doc.peer = presence.peer.or(doc.peer);
+            doc.quic = presence.quic;
             doc.network = presence.network.or(doc.network);
         }
         Ok(doc)
@@ -138,6 +142,7 @@ pub(super) async fn add(
         trust_epoch: made.device.trust_epoch,
         trust_threshold: made.device.trust_threshold,
         gateways: made.device.gateways,
+        pins: vec![admin.store.quic_pin()],
     };
     Ok((StatusCode::CREATED, Json(added)))
 }

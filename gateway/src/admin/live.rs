@@ -1,6 +1,7 @@
 //! What the admin API asks the session registry: presence is volatile and never stored.
 
 use crate::session::{Inquiry, Limits, NotAsked};
+use crate::store::docs::QuicTrafficDoc;
 use jiff::Timestamp;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ pub struct Presence {
     pub transport: Option<&'static str>,
     /// The board's address.
     pub peer: Option<String>,
+    /// Over QUIC: what was lost, and how often the address changed.
+    pub quic: Option<QuicTrafficDoc>,
     /// The network's name.
     pub network: Option<String>,
     /// What the session waits for, in one plain sentence.
@@ -92,6 +95,25 @@ pub struct LiveCounts {
     pub turns: TurnCounts,
     /// How much is delivered at a time.
     pub limits: Limits,
+    /// QUIC.
+    pub quic: QuicCounts,
+}
+
+/// Counts of QUIC: what is open now, and sums since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuicCounts {
+    /// Open sessions.
+    pub sessions: u64,
+    /// Open connections: sessions, handshakes and what is being closed.
+    pub connections: u64,
+    /// Packets lost.
+    pub lost_packets: u64,
+    /// Their bytes.
+    pub lost_bytes: u64,
+    /// Times that a session went on from another address.
+    pub address_changes: u64,
+    /// Connections that had to prove their address first.
+    pub retries: u64,
 }
 
 /// Transfers by what they do now.
@@ -119,6 +141,7 @@ impl Default for LiveCounts {
             images_problem: None,
             turns: TurnCounts::default(),
             limits: Limits::default(),
+            quic: QuicCounts::default(),
         }
     }
 }

@@ -79,6 +79,50 @@ pub(super) async fn metrics(State(admin): Api) -> Result<Response, ApiError> {
         "Times since the start that the system gave no connection",
         status.accept.failures,
     );
+    let quic = &status.quic;
+    text.head(
+        "dialhome_quic",
+        "gauge",
+        "1 while boards can dial over QUIC, with the address and the pin",
+    );
+    text.line(
+        &format!(
+            "dialhome_quic{{listen=\"{}\",pin=\"{}\"}}",
+            escape(quic.listen.as_deref().unwrap_or_default()),
+            escape(&quic.pin)
+        ),
+        u64::from(quic.listen.is_some()),
+    );
+    text.gauge(
+        "dialhome_quic_sessions",
+        "Open sessions over QUIC",
+        quic.sessions,
+    );
+    text.gauge(
+        "dialhome_quic_connections",
+        "Open QUIC connections: sessions, handshakes and what is being closed",
+        quic.connections,
+    );
+    for (name, help, value) in [
+        (
+            "lost_packets",
+            "QUIC packets lost and sent anew, of all sessions since the start",
+            quic.lost_packets,
+        ),
+        ("lost_bytes", "Bytes of those packets", quic.lost_bytes),
+        (
+            "address_changes",
+            "Times that a session over QUIC went on from another address",
+            quic.address_changes,
+        ),
+        (
+            "retries",
+            "QUIC connections that had to prove their address first",
+            quic.retries,
+        ),
+    ] {
+        text.counter(&format!("dialhome_quic_{name}_total"), help, value);
+    }
     text.gauge("dialhome_devices", "Devices known", status.devices);
     text.gauge(
         "dialhome_devices_held",

@@ -35,7 +35,7 @@ pub use devices::{DeviceAdded, DeviceToAdd, GatewaysToSet};
 pub use error::{ErrorBody, ErrorDoc};
 pub(crate) use events::EventPage;
 pub use images::{ImageAdded, ImageDoc, ImageEntryDoc};
-pub use live::{Live, LiveCounts, NoSessions, Presence, RefusedFor, TurnCounts};
+pub use live::{Live, LiveCounts, NoSessions, Presence, QuicCounts, RefusedFor, TurnCounts};
 pub use logs::LogsDoc;
 pub use serve::serve;
 pub(crate) use socket::check_length;
@@ -63,6 +63,8 @@ pub struct Admin {
     pub live: Arc<dyn Live>,
     /// Where boards dial.
     pub listen: Option<SocketAddr>,
+    /// Where they dial over QUIC, where they can.
+    pub quic: Option<SocketAddr>,
     /// When the gateway started.
     pub started: Timestamp,
 }

@@ -21,6 +21,9 @@ pub struct StatusDoc {
     pub started: Timestamp,
     /// Where boards dial.
     pub listen: Option<String>,
+    /// QUIC: where boards dial over UDP, and what they know this gateway by.
+    #[serde(default)]
+    pub quic: QuicDoc,
     /// The data directory.
     pub data: String,
     /// Everything is on hold.
@@ -58,6 +61,27 @@ pub struct StatusDoc {
     pub open_files: OpenFiles,
     /// The number of the last event.
     pub last_seq: u64,
+}
+
+/// QUIC: where boards dial over UDP, and what they know this gateway by.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct QuicDoc {
+    /// Where boards dial over UDP; null where QUIC is off.
+    pub listen: Option<String>,
+    /// SHA-256 of the gateway's public key, 64 hexadecimal digits: the pin of provisioning files.
+    pub pin: String,
+    /// Open sessions over QUIC.
+    pub sessions: u64,
+    /// Open connections: sessions, handshakes and what is being closed.
+    pub connections: u64,
+    /// Packets that were lost and sent anew, of all sessions since the start.
+    pub lost_packets: u64,
+    /// The bytes of those.
+    pub lost_bytes: u64,
+    /// Times that a session went on from another address, since the start.
+    pub address_changes: u64,
+    /// Connections that had to prove their address first (Retry), since the start.
+    pub retries: u64,
 }
 
 /// Transfers that run and wait, and what limits them.
@@ -156,6 +180,16 @@ impl Admin {
             version: env!("CARGO_PKG_VERSION").into(),
             started: self.started,
             listen: self.listen.map(|listen| listen.to_string()),
+            quic: QuicDoc {
+                listen: self.quic.map(|listen| listen.to_string()),
+                pin: self.store.quic_pin(),
+                sessions: live.quic.sessions,
+                connections: live.quic.connections,
+                lost_packets: live.quic.lost_packets,
+                lost_bytes: live.quic.lost_bytes,
+                address_changes: live.quic.address_changes,
+                retries: live.quic.retries,
+            },
             data: self.store.data().display().to_string(),
             hold: self.store.held(),
             devices_held,

@@ -86,6 +86,9 @@ pub(crate) struct ServeArgs {
     /// Where boards dial
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:7040")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Where boards dial over QUIC, or "off" [default: the address and port of --listen, over UDP]
+    #[arg(long, value_name = "ADDR:PORT|off", value_parser = super::values::quic)]
+    pub(crate) quic: Option<crate::serve::QuicAt>,
     /// Transfers that run at a time; more wait for their turn
     #[arg(long, value_name = "N", default_value_t = crate::session::Limits::TRANSFERS, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) transfers_max: u32,

@@ -27,7 +27,7 @@ struct Provisioning<'a> {
     product: &'a str,
     key: &'a str,
     gateways: &'a [String],
-    pins: [String; 0],
+    pins: &'a [String],
     trust: Trust<'a>,
 }
 
@@ -176,7 +176,7 @@ fn provisioning(added: &DeviceAdded) -> Result<String, CliError> {
         product: &added.device.product,
         key: &added.key,
         gateways: &added.gateways,
-        pins: [],
+        pins: &added.pins,
         trust: Trust {
             epoch: added.trust_epoch,
             threshold: added.trust_threshold,
@@ -297,6 +297,17 @@ fn describe(device: &DeviceDoc) -> String {
         ),
         ("transport", device.transport.clone()),
         ("peer", device.peer.clone()),
+        (
+            "quic",
+            device.quic.map(|quic| {
+                format!(
+                    "{} packets lost ({}), {} changes of address",
+                    quic.lost_packets,
+                    bytes(quic.lost_bytes),
+                    quic.address_changes
+                )
+            }),
+        ),
         ("network", device.network.clone()),
         ("key handle", Some(device.key_handle.clone())),
         ("gateways", Some(device.gateways.join(", "))),

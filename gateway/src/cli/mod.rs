@@ -62,6 +62,7 @@ fn run(cli: Cli, out: Output) -> Result<ExitCode, CliError> {
             let options = crate::serve::Options {
                 data: args.data,
                 listen: args.listen,
+                quic: args.quic.unwrap_or(crate::serve::QuicAt::Listen),
                 socket,
                 limits: crate::session::Limits::new(
                     args.transfers_max,

@@ -34,6 +34,17 @@ fn describe(status: &StatusDoc) -> String {
         ("version", Some(status.version.clone())),
         ("up since", Some(time(status.started))),
         ("listening on", status.listen.clone()),
+        (
+            "quic",
+            Some(
+                status
+                    .quic
+                    .listen
+                    .clone()
+                    .map_or_else(|| "off".into(), |listen| format!("{listen} (UDP)")),
+            ),
+        ),
+        ("quic pin", Some(status.quic.pin.clone())),
         ("data", Some(status.data.clone())),
         ("on hold", hold),
         ("devices", Some(status.devices.to_string())),
@@ -45,6 +56,7 @@ fn describe(status: &StatusDoc) -> String {
             )),
         ),
         ("refused for", counts(&refused)),
+        ("over quic", over_quic(status)),
         ("transfers", Some(transfers(status))),
         ("updates", counts(&status.updates)),
         ("failures", counts(&status.failures)),
@@ -70,6 +82,22 @@ fn describe(status: &StatusDoc) -> String {
         ("problem", status.images_problem.clone()),
         ("last event", Some(status.last_seq.to_string())),
     ])
+}
+
+/// Sessions over QUIC, and what their links did; nothing where there was none yet.
+fn over_quic(status: &StatusDoc) -> Option<String> {
+    let quic = &status.quic;
+    let seen = quic.connections > 0 || quic.lost_packets > 0 || quic.address_changes > 0;
+    seen.then(|| {
+        format!(
+            "{} sessions, {} packets lost ({}), {} changes of address, {} addresses proven first",
+            quic.sessions,
+            quic.lost_packets,
+            bytes(quic.lost_bytes),
+            quic.address_changes,
+            quic.retries
+        )
+    })
 }
 
 /// What is sent now, what waits, and what limits it.

@@ -6,6 +6,7 @@ use dialhome_proto::id::is_name;
 use dialhome_proto::statement::is_endpoint;
 
 use crate::image::name::ImageName;
+use crate::serve::QuicAt;
 
 /// A device's id, or a product.
 pub(crate) fn name(text: &str) -> Result<String, String> {
@@ -22,6 +23,17 @@ pub(crate) fn gateway(text: &str) -> Result<String, String> {
         Ok(text.into())
     } else {
         Err("write HOST:PORT, an IPv6 address in brackets".into())
+    }
+}
+
+/// ADDR:PORT, or `off`.
+pub(crate) fn quic(text: &str) -> Result<QuicAt, String> {
+    match text {
+        "off" => Ok(QuicAt::Off),
+        address => address
+            .parse()
+            .map(QuicAt::Address)
+            .map_err(|_| "write ADDR:PORT, an IPv6 address in brackets, or off".into()),
     }
 }
 

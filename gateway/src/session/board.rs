@@ -91,9 +91,14 @@ impl BoardComponent {
 }
 
 /// What the record keeps of a Hello.
-pub(super) fn record(hello: &Hello<'_>, peer: SocketAddr, handle: Handle) -> HelloRecord {
+pub(super) fn record(
+    hello: &Hello<'_>,
+    transport: &'static str,
+    peer: SocketAddr,
+    handle: Handle,
+) -> HelloRecord {
     HelloRecord {
-        transport: "tcp".into(),
+        transport: transport.into(),
         peer: Some(peer.to_string()),
         network: hello.network.into(),
         link: hello.link.to_string(),

@@ -3,6 +3,7 @@
 use super::accept_faults;
 use super::parking;
 use super::place::Place;
+use super::quic::Door;
 use super::registry::{Handle, Registry};
 use super::run::Running;
 use super::socket::Socket;
@@ -17,10 +18,11 @@ use dialhome_proto::link::{
     DeviceKey, FIRST_FLIGHT_LEN, MESSAGE_1_LEN, PREAMBLE_LEN, Preamble, PreambleFault, Records,
     Refusal,
 };
+use quinn::Incoming;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd as _};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +43,21 @@ const FORGET_EVERY: u32 = 60;
 
 /// Open files that connections of boards leave to everything else, where the limit is not below four times as many.
 const FILES_KEPT: u64 = 64;
+
+/// Where boards come from.
+#[derive(Debug)]
+pub struct Listeners {
+    /// TCP.
+    pub tcp: TcpListener,
+    /// UDP, for QUIC, where boards may dial so.
+    pub quic: Option<UdpSocket>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(tcp: TcpListener) -> Self {
+        Self { tcp, quic: None }
+    }
+}
 
 /// Listens for boards; an IPv6 wildcard address takes IPv4 too.
 ///
@@ -66,19 +83,25 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves boards until `until`; then closes every session as `stopping` and waits for them.
 ///
 /// # Errors
-/// Of the system: it does not watch the listening socket.
+/// Of the system: it does not watch the listening sockets.
 pub async fn serve(
     gateway: Arc<Gateway>,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     until: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let Listeners {
+        tcp: listener,
+        quic,
+    } = listeners.into();
+    let tasks = TaskTracker::new();
+    let open = |socket| Door::open(Arc::clone(&gateway), tasks.clone(), socket);
+    let mut door = quic.map(open).transpose()?;
     // The connections are not for this runtime, which would be told of each and told to forget it.
     #[expect(
         deprecated,
         reason = "what takes its place is unsafe, for types that may change their file; this one cannot"
     )]
     let listener = AsyncFd::with_interest(listener.into_std()?, Interest::READABLE)?;
-    let tasks = TaskTracker::new();
     let mut wakes = gateway.store.subscribe_wakes();
     let attendants: Vec<_> = (gateway.lanes.all().iter().zip(0..))
         .map(|(lane, number)| {
@@ -112,7 +135,12 @@ pub async fn serve(
                 }
                 Err(_would_block) => {}
             },
+            incoming = next_of(door.as_ref()) => match (incoming, &mut door) {
+                (Some(incoming), Some(door)) => door.arrived(incoming),
+                _ => return Err(io::Error::other("the UDP socket is broken")),
+            },
             _ = look.tick() => {
+                door.as_ref().inspect(|door| door.look());
                 gateway.registry.turns.look(clock());
                 looks = looks.wrapping_add(1);
                 if looks.is_multiple_of(FORGET_EVERY) {
@@ -135,9 +163,20 @@ pub async fn serve(
         tasks.wait().await;
     })
     .await;
+    if let Some(door) = door {
+        door.close().await;
+    }
     attendants.iter().for_each(tokio::task::JoinHandle::abort);
     rates.abort();
     Ok(())
+}
+
+/// The next connection over QUIC; never one where there is no QUIC.
+async fn next_of(door: Option<&Door>) -> Option<Incoming> {
+    match door {
+        Some(door) => door.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The next connection, which no runtime looks after yet.
@@ -277,7 +316,7 @@ impl Drop for Accepted {
 }
 
 /// Its keys, whose it is, and its generation.
-type Shaken = (Records, Arc<KeyRecord>, u64);
+pub(super) type Shaken = (Records, Arc<KeyRecord>, u64);
 
 async fn shake(
     gateway: &Gateway,
@@ -360,7 +399,7 @@ async fn read_some(stream: &mut TcpStream, bytes: &mut [u8], at_least: usize) ->
 
 /// The peer has said what it owed. Where its place went to another while that came, this task is
 /// about to be ended, and must not go on until it is.
-async fn keep(place: &Place) {
+pub(super) async fn keep(place: &Place) {
     if !place.spoke() {
         std::future::pending::<()>().await;
     }

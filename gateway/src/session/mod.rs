@@ -13,6 +13,8 @@ mod limits;
 mod listener;
 mod parking;
 mod place;
+mod quic;
+mod quic_stream;
 mod rates;
 mod registry;
 mod run;
@@ -24,7 +26,8 @@ mod unreadable;
 
 pub use inquiries::{Checked, Inquiry, Logged, NotAsked};
 pub use limits::Limits;
-pub use listener::{bind, serve};
+pub use listener::{Listeners, bind, serve};
+pub use quic::bind_quic;
 pub use registry::Registry;
 
 use crate::image::store::ImageStore;

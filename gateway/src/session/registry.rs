@@ -5,6 +5,7 @@ use super::inquiries::{Inquiries, Inquiry, NotAsked, Topic};
 use super::limits::Limits;
 use super::parking::Name;
 use super::place::Places;
+use super::quic_stream::{Path, QuicTotals};
 use super::rates::Rates;
 use super::turns::Turns;
 use super::unreadable::Unreadable;
@@ -51,6 +52,8 @@ pub(super) struct Handle {
     /// An operator has a question for the board.
     asked: AtomicBool,
     close: AtomicU8,
+    /// What a connection over QUIC met so far.
+    pub(super) path: Option<Box<Path>>,
 }
 
 impl Handle {
@@ -69,7 +72,24 @@ impl Handle {
             stirred: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             close: AtomicU8::new(0),
+            path: None,
         }
+    }
+
+    /// The same for a session over QUIC, whose board may change its address.
+    pub(super) fn over_quic(mut self) -> Self {
+        self.path = Some(Box::new(Path::new(self.peer)));
+        self
+    }
+
+    /// `tcp` or `quic`.
+    pub(super) const fn transport(&self) -> &'static str {
+        if self.path.is_some() { "quic" } else { "tcp" }
+    }
+
+    /// Where the board is now.
+    pub(super) fn peer_now(&self) -> SocketAddr {
+        self.path.as_ref().map_or(self.peer, |path| path.now())
     }
 
     /// The board was heard, and will be again within its ping interval.
@@ -212,6 +232,7 @@ pub struct Registry {
     pub(super) turns: Arc<Turns>,
     pub(super) rates: Arc<Rates>,
     pub(super) transfers: AtomicU64,
+    pub(super) quic: QuicTotals,
     /// Seconds over which all boards come back, once all were told to.
     spread_s: AtomicU32,
     /// The gateway stops: a session that begins now ends at once.
@@ -234,6 +255,7 @@ impl Registry {
             turns: Arc::new(Turns::new(limits)),
             rates: Arc::new(Rates::new(&limits)),
             transfers: AtomicU64::new(0),
+            quic: QuicTotals::default(),
             spread_s: AtomicU32::new(0),
             stopping: AtomicBool::new(false),
             crowd: Mutex::default(),
@@ -374,8 +396,9 @@ impl Live for Registry {
                     "online"
                 },
                 since: Some(handle.since),
-                transport: Some("tcp"),
-                peer: Some(handle.peer.to_string()),
+                transport: Some(handle.transport()),
+                peer: Some(handle.peer_now().to_string()),
+                quic: handle.path.as_ref().map(|path| path.doc()),
                 waiting_for: self
                     .turns
                     .queued(handle.generation)
@@ -425,6 +448,7 @@ impl Live for Registry {
                 throttled: self.rates.waiting() as u64,
             },
             limits: *self.turns.limits(),
+            quic: self.quic.counts(),
         }
     }
 

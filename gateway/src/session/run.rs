@@ -6,7 +6,7 @@ use super::buffers::Buffers;
 use super::delivering::Delivering;
 use super::place::Place;
 use super::registry::Handle;
-use super::socket::Socket;
+use super::socket::{Reason, Socket};
 use super::texts::Awaiting;
 use super::{BATCH_MAX, CLOSE_MS, Gateway, STALLED_MS, TURNS_MAX, clock};
 use crate::link::LcAead;
@@ -23,7 +23,7 @@ use dialhome_proto::time::Millis;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// Record numbers that are kept for a Close: more than one batch of chunks.
@@ -157,7 +157,7 @@ impl Running {
                 Ok(false) => turns = 0,
             }
             self.release_buffers();
-            if self.is_idle() {
+            if self.is_idle() && self.socket.parks() {
                 return None;
             }
             let sending = self
@@ -167,15 +167,15 @@ impl Running {
             // A board whose answers pile up unread is not heard until it reads.
             let hearing = self.unwritten() < 2 * BATCH_MAX;
             let most = Duration::from_millis(self.deadline().since(clock()));
-            // A ping is answered without this.
-            self.socket.enter();
-            let Ok(stream) = self.socket.live() else {
-                return Some(End::Lost);
-            };
+            let (socket, handle) = (&mut self.socket, &self.handle);
+            let something = poll_fn(|context| {
+                if let Poll::Ready(ready) = socket.poll_ready(context, hearing, sending) {
+                    return Poll::Ready(ready);
+                }
+                handle.poll_changed(context).map(Ok)
+            });
             tokio::select! {
-                ready = stream.readable(), if hearing => if ready.is_err() { return Some(End::Lost) },
-                ready = stream.writable(), if sending => if ready.is_err() { return Some(End::Lost) },
-                () = poll_fn(|context| self.handle.poll_changed(context)) => {}
+                ready = something => if ready.is_err() { return Some(End::Lost) },
                 () = tokio::time::sleep(most) => {}
             }
         }
@@ -270,6 +270,7 @@ impl Running {
                 Err(_) => return Err(End::Lost),
             }
         }
+        self.note_path();
         let mut rx = std::mem::take(&mut self.busy_mut().rx);
         rx.reserve(2 * (RECORD_HEADER + BOARD_RECORD_MAX));
         let read = self.socket.try_read_buf(&mut rx);
@@ -295,6 +296,18 @@ impl Running {
             busy.rx = rx;
         }
         outcome
+    }
+
+    /// Over QUIC: counts what was lost, and says where the board goes on from another address.
+    fn note_path(&self) {
+        let (Some(known), Some((now, packets, bytes))) = (&self.handle.path, self.socket.path())
+        else {
+            return;
+        };
+        let totals = &self.gateway.registry.quic;
+        if let Some(before) = known.note(totals, now, packets, bytes) {
+            tracing::info!(device = %self.key.device, %before, %now, "the board goes on from another address");
+        }
     }
 
     async fn handle_records(&mut self, rx: &mut Vec<u8>) -> Result<(), End> {
@@ -403,7 +416,7 @@ impl Running {
                 .map_err(|fault| self.store_failed(&fault))?;
         }
         self.key_is_current = true;
-        let record = board::record(hello, self.handle.peer, used);
+        let record = board::record(hello, self.handle.transport(), self.handle.peer_now(), used);
         self.gateway
             .store
             .hello(&self.key.device, self.handle.generation, record)
@@ -505,9 +518,13 @@ impl Running {
             .registry
             .turns
             .leave(self.handle.generation, clock());
-        if let End::Closed(code) = end {
-            self.close(code).await;
-        }
+        let reason = match end {
+            End::Closed(code) if !self.close(code).await => Reason::Close(code),
+            End::Closed(_) | End::Left(..) => Reason::Done,
+            End::Lost => Reason::Close(CloseCode::LOST),
+        };
+        self.note_path();
+        self.socket.hang_up(reason);
         if let Some(delivering) = self.delivering.take() {
             if delivering.got_on() {
                 // A board that gets on may dial as often as its link breaks.
@@ -549,8 +566,8 @@ impl Running {
         }
     }
 
-    /// Says Close, where the board can still be told.
-    async fn close(&mut self, code: CloseCode) {
+    /// Says Close, where the board can still be told; whether it has it.
+    async fn close(&mut self, code: CloseCode) -> bool {
         let reconnect_after_s = match code {
             CloseCode::STOPPING => self.gateway.registry.back_after_s(),
             CloseCode::REMOVED => 3600,
@@ -566,36 +583,13 @@ impl Running {
             }
             .into(),
         );
-        let Some(busy) = self.busy.take() else { return };
-        self.socket.enter();
-        let Ok(stream) = self.socket.live() else {
-            return;
+        let Some(busy) = self.busy.take() else {
+            return false;
         };
         let rest = &busy.tx[busy.tx_sent..];
-        let _ = tokio::time::timeout(Duration::from_millis(CLOSE_MS), async {
-            let mut sent = 0;
-            while sent < rest.len() {
-                stream.writable().await?;
-                match stream.try_write(&rest[sent..]) {
-                    Ok(len) => sent += len,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            rustix::net::shutdown(stream, rustix::net::Shutdown::Write)?;
-            // Bytes that the board sent meanwhile are read away: a reset would swallow the Close.
-            let mut away = [0_u8; 512];
-            loop {
-                stream.readable().await?;
-                match stream.try_read(&mut away) {
-                    Ok(0) => return Ok(()),
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        })
-        .await;
+        let most = Duration::from_millis(CLOSE_MS);
+        let said = tokio::time::timeout(most, self.socket.say_last(rest)).await;
+        matches!(said, Ok(Ok(())))
     }
 }
 

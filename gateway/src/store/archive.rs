@@ -17,6 +17,7 @@ use rusqlite::backup::Backup;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::quic_key::{QUIC_KEY, QuicKey};
 use super::seal::{SECRET_KEY, Seal};
 use super::sqlite::{self, DATABASE, FORMAT, explain, records, run, value};
 use super::{ImageRecord, Store, StoreError, hex, now};
@@ -94,6 +95,8 @@ impl Store {
         let secret = self.0.data.join(SECRET_KEY);
         let key = zeroize::Zeroizing::new(fs::read(&secret).map_err(fault(&secret))?);
         append(&mut tar, SECRET_KEY, &key).map_err(fault(&secret))?;
+        let quic = self.0.data.join(QUIC_KEY);
+        append(&mut tar, QUIC_KEY, self.quic_key().as_bytes()).map_err(fault(&quic))?;
         tar.append_path_with_name(&copy, DATABASE)
             .map_err(fault(&copy))?;
         for digest in digests {
@@ -130,12 +133,15 @@ impl Store {
         let staged = staging.await.map_err(|_| StoreError::Stopped)??;
         let images_added = staged.install_images(&self.images_dir())?;
         let backup = staged.facts.clone();
+        // Boards of the backup know its key; one that was made before there was QUIC has none.
+        let quic_key = staged.quic_key()?;
         let (memory, seal, data) = (
             Arc::clone(&self.0.memory),
             Arc::clone(&self.0.seal),
             self.0.data.clone(),
         );
-        self.0
+        let report = self
+            .0
             .writer
             .alone(move |db| {
                 let starts = staged.continue_numbers(db)?;
@@ -147,7 +153,18 @@ impl Store {
                     images_added,
                 })
             })
-            .await?
+            .await??;
+        if let Some(key) = quic_key {
+            // After the swap: a gateway that is killed here has the boards, and the restore is repeated.
+            let path = self.0.data.join(QUIC_KEY);
+            key.store(&self.0.data).map_err(|error| StoreError::Io {
+                action: "cannot write",
+                path,
+                detail: error.to_string(),
+            })?;
+            *super::memory::lock(&self.0.quic_key) = key;
+        }
+        Ok(report)
     }
 }
 
@@ -218,6 +235,15 @@ impl Staged {
 
     fn database(&self) -> Result<Connection, StoreError> {
         sqlite::open_for_writing(&self.dir.0)
+    }
+
+    /// The key that its boards know the gateway by over QUIC, where the backup has one.
+    fn quic_key(&self) -> Result<Option<QuicKey>, StoreError> {
+        let Ok(seed) = fs::read(self.dir.0.join(QUIC_KEY)).map(zeroize::Zeroizing::new) else {
+            return Ok(None);
+        };
+        let wrong = || StoreError::invalid("bad_backup", "the backup's quic.key is no key");
+        QuicKey::from_bytes(&seed).ok_or_else(wrong).map(Some)
     }
 
     /// Every image of the database has its files, and each file is what its name says. How many images there are,
@@ -357,7 +383,7 @@ fn unpack(archive: &Path, dir: &Path, data: &Path) -> Result<BackupFacts, StoreE
             {
                 dir.join("images").join(digest)
             }
-            None if name == DATABASE || name == SECRET_KEY => dir.join(&name),
+            None if [DATABASE, SECRET_KEY, QUIC_KEY].contains(&&*name) => dir.join(&name),
             None if name == COMPLETE => {
                 complete = true;
                 continue;

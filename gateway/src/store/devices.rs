@@ -44,6 +44,9 @@ pub struct Provisioned {
     pub key_handle: String,
 }
 
+/// What a new device may use: Noise over TCP, and the proof over QUIC.
+pub(crate) const SUITES: u8 = 1 << 1 | 1 << 3;
+
 impl Store {
     /// Adds a device and makes its key.
     ///
@@ -67,7 +70,7 @@ impl Store {
                 trust_threshold: 1,
                 trust_epoch: 1,
                 gateways: new.gateways,
-                suites: 1 << 1,
+                suites: SUITES,
                 hold: false,
                 gateways_statement: None,
                 added: write.now,
@@ -448,6 +451,7 @@ fn doc(
         last_disconnect: state.last_disconnect,
         transport: text(|hello| &hello.transport),
         peer: hello.as_ref().and_then(|hello| hello.peer.clone()),
+        quic: None,
         network: text(|hello| &hello.network),
         key_handle: keys.as_ref().map_or_else(String::new, |keys| {
             DeviceKey::new(*keys.current).handle().to_string()

@@ -81,6 +81,17 @@ pub struct UpdateEntryDoc {
     pub revert: Option<String>,
 }
 
+/// What a session over QUIC has met so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuicTrafficDoc {
+    /// Packets from the gateway that were lost and sent anew.
+    pub lost_packets: u64,
+    /// The bytes of those.
+    pub lost_bytes: u64,
+    /// Times that the session went on from another address.
+    pub address_changes: u32,
+}
+
 /// A device, as `device show --json` prints it. Absent is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DeviceDoc {
@@ -101,6 +112,9 @@ pub struct DeviceDoc {
     pub transport: Option<String>,
     /// The board's address as the gateway sees it.
     pub peer: Option<String>,
+    /// Of a session over QUIC: what was lost, and how often the address changed; null for others.
+    #[serde(default)]
+    pub quic: Option<QuicTrafficDoc>,
     /// The network's name.
     pub network: Option<String>,
     /// The public handle of the current key, 16 hexadecimal digits.

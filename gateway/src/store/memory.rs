@@ -313,12 +313,17 @@ impl Memory {
 
 /// The key records of a device.
 pub(crate) fn key_records(device: &Device, keys: &Keys) -> Vec<(Handle, KeyRecord)> {
+    // A record from before there was QUIC names the one suite that there was.
+    let suites = match device.suites {
+        0b10 => super::devices::SUITES,
+        named => named,
+    };
     let record = |key: &[u8; 32], which| {
         let record = KeyRecord {
             device: DeviceId::stored(&device.id),
             which,
             key: *key,
-            suites: device.suites,
+            suites,
             dials: super::types::Dials::default(),
         };
         (DeviceKey::new(*key).handle(), record)

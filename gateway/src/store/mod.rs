@@ -12,6 +12,7 @@ mod images;
 mod lock;
 mod memory;
 mod push;
+mod quic_key;
 mod readers;
 mod seal;
 mod session;
@@ -39,6 +40,7 @@ pub use sqlite::FORMAT;
 pub use types::*;
 
 use memory::Memory;
+pub(crate) use quic_key::QuicKey;
 use readers::Readers;
 use seal::Seal;
 use writer::{NewEvent, Write, Writer};
@@ -59,6 +61,8 @@ struct Inner {
     readers: Readers,
     memory: Arc<Memory>,
     seal: Arc<Seal>,
+    /// What boards know this gateway by over QUIC; a restore puts another in its place.
+    quic_key: std::sync::Mutex<QuicKey>,
     /// Held for reading while a backup reads image files, for writing while one is removed.
     files: tokio::sync::RwLock<()>,
     _lock: lock::DataLock,
@@ -83,6 +87,7 @@ impl Store {
         let path = data.join(sqlite::DATABASE);
         let devices = sqlite::value::<i64>(&db, "SELECT count(*) FROM device", [])?.unwrap_or(0);
         let seal = Arc::new(Seal::open(data, devices == 0)?);
+        let quic_key = std::sync::Mutex::new(QuicKey::open(data)?);
         let memory = Arc::new(Memory::new());
         let starts = count_start(&db)?;
         memory.generation.store(starts << 32, Ordering::Release);
@@ -95,6 +100,7 @@ impl Store {
             readers: Readers::new(path),
             memory,
             seal,
+            quic_key,
             files: tokio::sync::RwLock::default(),
             _lock: lock,
         }));
@@ -120,6 +126,17 @@ impl Store {
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.0.data
+    }
+
+    /// The key that boards know this gateway by over QUIC.
+    pub(crate) fn quic_key(&self) -> QuicKey {
+        memory::lock(&self.0.quic_key).clone()
+    }
+
+    /// SHA-256 of the key that boards know this gateway by over QUIC, 64 hexadecimal digits.
+    #[must_use]
+    pub fn quic_pin(&self) -> String {
+        hex(&memory::lock(&self.0.quic_key).pin())
     }
 
     /// Where the image files are (`gateway/src/image/store.rs` owns what is in it).

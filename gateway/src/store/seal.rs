@@ -47,21 +47,7 @@ impl Seal {
             }
             Err(error) if error.kind() == ErrorKind::NotFound && may_create => {
                 let key = random_key()?;
-                // Written under another name first: a kill in between must not leave half a key.
-                let draft = data.join("secret.key.new");
-                let mut file = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&draft)
-                    .map_err(|error| fault("cannot write", error))?;
-                file.write_all(&*key)
-                    .and_then(|()| file.sync_all())
-                    .map_err(|error| fault("cannot write", error))?;
-                std::fs::rename(&draft, &path)
-                    .and_then(|()| File::open(data)?.sync_all())
-                    .map_err(|error| fault("cannot write", error))?;
+                write_secret(data, SECRET_KEY, &*key).map_err(|error| fault("cannot write", error))?;
                 Self::from_bytes(&*key).ok_or(StoreError::WrongSecret { path })
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -132,6 +118,22 @@ impl Seal {
         body.truncate(length);
         Some(body)
     }
+}
+
+/// Writes a secret of the data directory, for its owner only. Under another name first: a kill in between
+/// must not leave half of it.
+pub(crate) fn write_secret(data: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let draft = data.join(format!("{name}.new"));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&draft, data.join(name))?;
+    File::open(data)?.sync_all()
 }
 
 /// 32 random bytes.
