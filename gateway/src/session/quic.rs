@@ -41,9 +41,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 /// Half-open connections above which an address must prove itself (Retry) before anything is kept of it.
-pub const RETRY_ABOVE: usize = 64;
+pub(super) const RETRY_ABOVE: usize = 64;
 /// Connections that have no session, those that are being closed included.
-pub const WITHOUT_SESSION_MAX: usize = 2 * HANDSHAKES_MAX;
+pub(super) const WITHOUT_SESSION_MAX: usize = 2 * HANDSHAKES_MAX;
 /// First packets that wait to be looked at; the next are not answered, and sent again.
 const INCOMING_MAX: usize = 1_024;
 /// Datagrams that follow a first packet and wait with it: for one connection, and in all, in bytes.
