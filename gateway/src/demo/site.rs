@@ -9,7 +9,7 @@
 //! ```
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -516,7 +516,8 @@ fn free_port() -> io::Result<SocketAddr> {
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..64 {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, random.random_range(10_240..32_768)));
-        match TcpListener::bind(address) {
+        // Boards may dial it over QUIC too.
+        match TcpListener::bind(address).and(UdpSocket::bind(address)) {
             Ok(_) => return Ok(address),
             Err(error) => last = error,
         }

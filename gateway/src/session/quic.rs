@@ -360,9 +360,10 @@ async fn shake(
         .export_keying_material(&mut exporter, EXPORTER_LABEL, &preamble.handle.0)
         .map_err(|_| RefusedFor::NoHandshake)?;
     // For a handle that nobody has the same work is done, with a key that nobody has.
-    let key = known
-        .as_ref()
-        .map_or_else(|| DeviceKey::new(rand::random()), |known| DeviceKey::new(known.key));
+    let key = known.as_ref().map_or_else(
+        || DeviceKey::new(rand::random()),
+        |known| DeviceKey::new(known.key),
+    );
     let proofs = Proofs::new(&key, &exporter);
     let (true, Some(known)) = (proofs.is_board(&proof), known) else {
         tracing::debug!(handle = %preamble.handle, "refused a proof");
@@ -413,8 +414,7 @@ async fn refuse(
 
 /// TLS 1.3 with the gateway's raw public key, and the limits of a connection.
 fn server_config(key: &QuicKey) -> io::Result<ServerConfig> {
-    let mut tls = provider(key)
-        .map_err(io::Error::other)?;
+    let mut tls = provider(key).map_err(io::Error::other)?;
     tls.alpn_protocols = vec![ALPN.to_vec()];
     // Nothing of a session outlives it: no tickets, no early data.
     tls.send_tls13_tickets = 0;
@@ -443,10 +443,12 @@ fn provider(key: &QuicKey) -> Result<rustls::ServerConfig, rustls::Error> {
     let spki = CertificateDer::from(key.spki().ok_or_else(unusable)?);
     let certified = rustls::sign::CertifiedKey::new(vec![spki], signing);
     let presented = AlwaysResolvesServerRawPublicKeys::new(Arc::new(certified));
-    Ok(rustls::ServerConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(presented)))
+    Ok(
+        rustls::ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(presented)),
+    )
 }
 
 /// One stream that the board opens, nothing else; and little memory for it.

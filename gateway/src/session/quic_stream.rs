@@ -77,9 +77,7 @@ impl Stream {
         if hearing && let Poll::Ready(ready) = self.poll_readable(context) {
             return Poll::Ready(ready);
         }
-        if sending
-            && let Poll::Ready(ready) = Pin::new(&mut self.send).poll_write(context, &[])
-        {
+        if sending && let Poll::Ready(ready) = Pin::new(&mut self.send).poll_write(context, &[]) {
             return Poll::Ready(ready.map(drop).map_err(Into::into));
         }
         Poll::Pending
@@ -137,7 +135,8 @@ impl Stream {
             Reason::Done => (0, "done".to_owned()),
             Reason::Close(code) => (u32::from(code.0), code.to_string()),
         };
-        self.connection.close(VarInt::from_u32(code), name.as_bytes());
+        self.connection
+            .close(VarInt::from_u32(code), name.as_bytes());
     }
 
     /// Where the board is now, and packets and bytes that were lost so far.

@@ -47,7 +47,8 @@ impl Seal {
             }
             Err(error) if error.kind() == ErrorKind::NotFound && may_create => {
                 let key = random_key()?;
-                write_secret(data, SECRET_KEY, &*key).map_err(|error| fault("cannot write", error))?;
+                write_secret(data, SECRET_KEY, &*key)
+                    .map_err(|error| fault("cannot write", error))?;
                 Self::from_bytes(&*key).ok_or(StoreError::WrongSecret { path })
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
