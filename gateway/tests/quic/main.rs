@@ -2,6 +2,7 @@
 //! it stays, and no other session notices.
 
 mod client;
+mod ends;
 mod proofs;
 #[path = "../support/mod.rs"]
 mod support;
