@@ -4,7 +4,7 @@
 #   make test                everything: installs what the tests need, runs all of them, says what each took
 #   make board-test          the boards' firmware in QEMU against a real gateway [CUTS=N: more power cuts]
 #   make check               the quick part of it: format, lints, tidiness
-#   make compare [ROWS=...]  the same job by mosquitto, nginx and Dialhome, side by side (air needs root);
+#   make compare [ROWS=...]  the same job by mosquitto, nginx and Dialhome, side by side (air and transports need root);
 #                            ROUNDS=7, SESSIONS=19000, JSON=FILE; dialhome-loadtest compare --help
 #   make bench               benchmark of the handshake, without sockets
 #   make agent [TARGET=...]  the agent as one small static file for a board's processor, such as

@@ -22,6 +22,9 @@ Rows:
   air      IP bytes for an image of 256 KiB over its size; needs root, ip and ethtool
   push     an operator's command to its first byte at the board, p50 and p99
   slow     an image over 100 kbit/s and 700 ms against what the rate alone allows
+  transports  an update over QUIC and over TCP on slow links, with losses and blackouts;
+           needs root and ip
+  transport-costs  memory of idle sessions and processor seconds for a GiB, over QUIC and TCP
 
 Every contender has its turn in each round. Figures are medians over the rounds, with the
 interval that holds the median in 95 of 100 runs. Needs mosquitto and nginx (Debian:

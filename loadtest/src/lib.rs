@@ -8,6 +8,7 @@ pub mod cli;
 pub mod compare;
 mod error;
 pub mod fleet;
+pub mod ip;
 pub mod measure;
 pub mod run;
 pub mod sim;

@@ -1,7 +1,8 @@
 //! What an image costs on the air: IP bytes of both directions over its size.
 
 use super::Setup;
-use super::clients::{Clients, Fetch, Kind, Roll, Topics, hex, program, seats};
+use super::agent::{Agent, Settings};
+use super::clients::{Clients, Fetch, Kind, Roll, Topics, seats};
 use super::dialhome::Dialhome;
 use super::events::Events;
 use super::figures::{Figures, Goal};
@@ -9,14 +10,11 @@ use super::network::{self, Crossed, Link};
 use super::peers::mosquitto::Mosquitto;
 use super::peers::nginx::Nginx;
 use crate::Error;
+use crate::site;
 use crate::site::admin::Admin;
 use crate::site::gateway::Gateway;
-use crate::site::{self, Device, PRODUCT};
 use sha2::{Digest as _, Sha256};
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 const MOSQUITTO: &str = "mosquitto, plaintext, QoS 1, 1 KiB";
@@ -81,8 +79,8 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
     });
     let broker_seats: Vec<_> = broker_seats.collect();
     let at = Some(network::ADDRESS.into());
-    let broker = Mosquitto::start(&broker_seats, at, Some(&link.gateway)).await?;
-    let web = Nginx::start(&image, at, Some(&link.gateway)).await?;
+    let broker = Mosquitto::start(&broker_seats, at, Some(link.gateway.name())).await?;
+    let web = Nginx::start(&image, at, Some(link.gateway.name())).await?;
     let file = web.server.folder().join("files/image");
     let mut own = own;
     for round in 0..setup.rounds {
@@ -114,7 +112,7 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
             let topics = |shared| Kind::Mqtt(Topics { own: false, shared });
             let mut publisher = roll(broker.address, topics(false));
             publisher.seats = vec![broker.publisher.clone()];
-            let mut publisher = Clients::start(setup, publisher, Some(&link.gateway)).await?;
+            let mut publisher = Clients::start(setup, publisher, Some(link.gateway.name())).await?;
             publisher.open(1).await?;
             let client = roll(broker.address, topics(true));
             let source = Some((&mut publisher, file.as_path()));
@@ -153,30 +151,21 @@ struct Own {
     gateway: Gateway,
     admin: Admin,
     events: Events,
-    agent: PathBuf,
     size: usize,
 }
 
 impl Own {
     async fn start(setup: &Setup, link: &Link, image: &[u8]) -> Result<Self, Error> {
-        let agent = setup.gateway.with_file_name("dialhome-agent");
-        if !agent.is_file() {
-            return Err(Error::new(format!(
-                "there is no agent at {}: build it with `cargo build --bins` in the same profile",
-                agent.display()
-            )));
-        }
         let boards = setup.rounds * 2 * CASES.len();
         let data = Dialhome::new(boards, &[image.to_vec()]).await?;
         let listen = (network::ADDRESS, 7040).into();
-        let within = Some(link.gateway.as_str());
+        let within = Some(link.gateway.name());
         let gateway = Gateway::start(&setup.gateway, &data.site, listen, &[], within).await?;
         Ok(Self {
             admin: gateway.admin().await?,
             events: Events::follow(setup, &data.site)?,
             data,
             gateway,
-            agent,
             size: image.len(),
         })
     }
@@ -194,24 +183,22 @@ impl Own {
         let Some(device) = self.data.devices.get(board) else {
             return Err(Error::new("there are too few devices"));
         };
-        let folder = self.data.site.folder();
-        let config = folder.join(format!("{}.toml", device.id));
-        write_config(&config, device, &self.data.site.trusted(), case)
-            .map_err(|error| Error::of(&config.display().to_string(), &error))?;
         // The gateway closes an admin connection that was silent for 30 s.
         self.admin = self.gateway.admin().await?;
         let before = link.crossed()?;
-        let agent = program(&self.agent, Some(&link.board))
-            .arg("--config")
-            .arg(&config)
-            .arg("--state")
-            .arg(folder.join(format!("{}.state", device.id)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Error::of("the agent", &error))?;
+        let settings = Settings {
+            gateway: (network::ADDRESS, 7040).into(),
+            receive_buffer: case.receive_buffer,
+            window: case.window,
+            pin: None,
+        };
+        let agent = Agent::start(
+            setup,
+            &self.data.site,
+            device,
+            &settings,
+            Some(link.board.name()),
+        )?;
         sessions(&mut self.admin, 1).await?;
         quiet(setup, link).await?;
         let online = link.crossed()?;
@@ -232,28 +219,6 @@ impl Own {
         figures.add(case.who, keys.whole, "%", percent(whole, self.size));
         Ok(())
     }
-}
-
-fn write_config(
-    path: &Path,
-    device: &Device,
-    trusted: &[u8; 32],
-    case: &Case,
-) -> std::io::Result<()> {
-    let text = format!(
-        "id = \"{id}\"\nproduct = \"{PRODUCT}\"\nkey = \"{key}\"\ngateways = [\"{address}:7040\"]\npins = []\n\n\
-         [trust]\nepoch = 1\nthreshold = 1\nkeys = [\"{trusted}\"]\n\n\
-         [reconnect]\nfirst_ms = 20\nmax_ms = 1000\n\n\
-         [agent]\nquic = \"off\"\nlog = \"warn\"\nping_s = 3600\nreceive_buffer = {buffer}\nwindow = {window}\n",
-        id = device.id,
-        key = hex(&device.key),
-        address = network::ADDRESS,
-        trusted = hex(trusted),
-        buffer = case.receive_buffer,
-        window = case.window,
-    );
-    fs::write(path, text)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
 }
 
 /// Waits until so many sessions are open.
@@ -278,7 +243,7 @@ async fn peer(
     (who, keys): (&'static str, &Keys),
     figures: &mut Figures,
 ) -> Result<(), Error> {
-    let mut client = Clients::start(setup, roll, Some(&link.board)).await?;
+    let mut client = Clients::start(setup, roll, Some(link.board.name())).await?;
     let before = link.crossed()?;
     client.open(1).await?;
     quiet(setup, link).await?;

@@ -136,14 +136,14 @@ async fn dialhome(setup: &Setup, own: &Dialhome, figures: &mut Figures) -> Resul
 }
 
 /// A gateway's memory, in bytes, and its processor time in a second.
-struct Seen {
-    bytes: f64,
-    cpu: f64,
+pub(super) struct Seen {
+    pub(super) bytes: f64,
+    pub(super) cpu: f64,
 }
 
 impl Seen {
     /// What each of so many sessions more has added since `before`.
-    fn more_than(&self, before: &Self, sessions: usize) -> Self {
+    pub(super) fn more_than(&self, before: &Self, sessions: usize) -> Self {
         Self {
             bytes: (self.bytes - before.bytes) / sessions as f64,
             cpu: (self.cpu - before.cpu) / sessions as f64,
@@ -151,7 +151,12 @@ impl Seen {
     }
 }
 
-async fn watch(setup: &Setup, running: &mut Running, settle_s: usize) -> Result<Seen, Error> {
+/// What the gateway takes, `settle_s` seconds from now.
+pub(super) async fn watch(
+    setup: &Setup,
+    running: &mut Running,
+    settle_s: usize,
+) -> Result<Seen, Error> {
     running.renew().await?;
     for _ in 0..if setup.is_small() { 1 } else { settle_s } {
         running.admin.status().await?;

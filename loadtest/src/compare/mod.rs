@@ -3,6 +3,7 @@
 //! One file per row of what is compared, one per peer (`peers/`). In every round each
 //! contender has its turn, so that what changes on the machine meanwhile meets all of them.
 
+mod agent;
 mod air;
 mod clients;
 mod connect;
@@ -11,11 +12,14 @@ mod deliver;
 mod dialhome;
 mod events;
 mod figures;
+mod happenings;
 mod idle;
 mod network;
 mod peers;
 mod push;
 mod slow;
+mod transport_costs;
+mod transports;
 
 use crate::Error;
 use crate::cli::CompareArgs;
@@ -73,7 +77,7 @@ struct Row {
     measure: for<'a> fn(&'a Setup, &'a mut Figures) -> Measuring<'a>,
 }
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 8] = [
     Row {
         name: "idle",
         about: "memory and processor time of the server for sessions that are authenticated and silent",
@@ -103,6 +107,16 @@ const ROWS: [Row; 6] = [
         name: "slow",
         about: "an image over 2G against what the rate alone allows",
         measure: |setup, figures| Box::pin(slow::measure(setup, figures)),
+    },
+    Row {
+        name: "transports",
+        about: "an update over QUIC and over TCP on slow links, with losses and blackouts; needs root",
+        measure: |setup, figures| Box::pin(transports::measure(setup, figures)),
+    },
+    Row {
+        name: "transport-costs",
+        about: "what sessions and deliveries over QUIC and over TCP cost the gateway",
+        measure: |setup, figures| Box::pin(transport_costs::measure(setup, figures)),
     },
 ];
 

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod gateway;
 pub mod leash;
+pub mod namespace;
 
 use crate::Error;
 use dialhome_gateway::image::container::{Head, Origin};

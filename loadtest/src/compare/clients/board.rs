@@ -2,6 +2,7 @@
 
 use super::Seat;
 use super::process::say;
+use super::quic::Proven;
 use crate::Error;
 use crate::compare::clients::Word;
 use crate::measure::clock;
@@ -20,13 +21,53 @@ use tokio::time::Instant;
 
 /// A session that was welcomed.
 pub(super) struct Board {
-    stream: TcpStream,
+    stream: Stream,
     records: Records,
     id: String,
     /// Ciphertext that has come and is not a whole record yet.
     came: Vec<u8>,
     /// When the first byte of `came` came.
     first_ns: u64,
+}
+
+/// What a session is on.
+enum Stream {
+    Tcp(TcpStream),
+    Quic(Box<Proven>),
+}
+
+impl Stream {
+    async fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Tcp(stream) => stream.write_all(bytes).await.map_err(broken),
+            Self::Quic(proven) => match proven.send.write_all(bytes).await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(Error::of("the connection broke", &error)),
+            },
+        }
+    }
+
+    /// Waits until something has come, and only then makes room for it. May be dropped.
+    async fn read(&mut self, came: &mut Vec<u8>) -> Result<(), Error> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.readable().await.map_err(broken)?;
+                match stream.try_read_buf(came) {
+                    Ok(0) => Err(Error::new("the gateway closed the connection")),
+                    Ok(_) => Ok(()),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+                    Err(error) => Err(broken(error)),
+                }
+            }
+            Self::Quic(proven) => match proven.receive.read_chunk(usize::MAX, true).await {
+                Ok(Some(chunk)) => {
+                    came.extend_from_slice(&chunk.bytes);
+                    Ok(())
+                }
+                Ok(None) | Err(_) => Err(Error::of("the connection broke", &proven.end())),
+            },
+        }
+    }
 }
 
 /// The handshake, up to the gateway's answer.
@@ -65,9 +106,28 @@ impl Board {
     /// Handshake and Hello, up to the gateway's Welcome.
     pub(super) async fn open(stream: TcpStream, seat: &Seat, ping_s: u32) -> Result<Self, Error> {
         let (stream, keys) = handshake(stream, seat).await?;
+        Self::greet(Stream::Tcp(stream), Records::new(&keys), seat, ping_s).await
+    }
+
+    /// Hello on a connection over QUIC, up to the gateway's Welcome.
+    pub(super) async fn open_over_quic(
+        proven: Proven,
+        seat: &Seat,
+        ping_s: u32,
+    ) -> Result<Self, Error> {
+        let stream = Stream::Quic(Box::new(proven));
+        Self::greet(stream, Records::plain(), seat, ping_s).await
+    }
+
+    async fn greet(
+        stream: Stream,
+        records: Records,
+        seat: &Seat,
+        ping_s: u32,
+    ) -> Result<Self, Error> {
         let mut board = Self {
             stream,
-            records: Records::new(&keys),
+            records,
             id: seat.id.clone(),
             came: Vec::new(),
             first_ns: 0,
@@ -97,21 +157,16 @@ impl Board {
         self.stream
             .write_all(out.get(..len).unwrap_or_default())
             .await
-            .map_err(broken)
     }
 
     /// Waits for more bytes. May be dropped at any time.
     async fn more(&mut self) -> Result<(), Error> {
-        self.stream.readable().await.map_err(broken)?;
-        if self.came.is_empty() {
+        let begins = self.came.is_empty();
+        self.stream.read(&mut self.came).await?;
+        if begins {
             self.first_ns = clock::now_ns();
         }
-        match self.stream.try_read_buf(&mut self.came) {
-            Ok(0) => Err(Error::new("the gateway closed the connection")),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(broken(error)),
-        }
+        Ok(())
     }
 
     /// Opens the records that have come whole; gives the answers that `hear` made of them.

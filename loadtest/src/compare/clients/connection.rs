@@ -3,6 +3,7 @@
 use super::board::Board;
 use super::http::Http;
 use super::mqtt::Mqtt;
+use super::quic::Sockets;
 use super::{Fetch, Kind, Roll, Seat};
 use crate::Error;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use tokio_rustls::TlsConnector;
 pub(super) struct Way {
     pub(super) roll: Roll,
     tls: Option<TlsConnector>,
+    quic: Option<Sockets>,
 }
 
 impl Way {
@@ -25,7 +27,11 @@ impl Way {
             } => Some(super::http::connector(pem)?),
             _ => None,
         };
-        Ok(Self { roll, tls })
+        let quic = match &roll.kind {
+            Kind::Quic { pin } => Some(Sockets::new(pin)?),
+            _ => None,
+        };
+        Ok(Self { roll, tls, quic })
     }
 }
 
@@ -48,11 +54,22 @@ impl Connection {
             return Err(Error::new("a process of clients has no seats"));
         };
         let failed = |error: &dyn std::fmt::Display| Error::of(&seat.id, error);
+        if let Some(sockets) = &way.quic {
+            let opening = async {
+                let proven = sockets.dial(way.roll.server, seat, number).await?;
+                Board::open_over_quic(proven, seat, way.roll.ping_s).await
+            };
+            return match opening.await {
+                Ok(board) => Ok(Self::Board(Box::new(board))),
+                Err(error) => Err(failed(&error)),
+            };
+        }
         let stream = connect(way.roll.server, seat)
             .await
             .map_err(|error| failed(&explained(&error)))?;
         match &way.roll.kind {
-            Kind::Board => Board::open(stream, seat, way.roll.ping_s)
+            // The one over QUIC has its sockets.
+            Kind::Board | Kind::Quic { .. } => Board::open(stream, seat, way.roll.ping_s)
                 .await
                 .map(|board| Self::Board(Box::new(board))),
             Kind::Handshake => super::board::handshake(stream, seat)

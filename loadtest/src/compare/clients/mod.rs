@@ -7,6 +7,7 @@ mod connection;
 pub(super) mod http;
 pub(super) mod mqtt;
 pub(crate) mod process;
+mod quic;
 
 use super::Setup;
 use crate::Error;
@@ -48,7 +49,12 @@ pub(super) struct Roll {
 pub(super) enum Kind {
     /// Dialhome, as a board without storage: handshake, Hello, pings; it declines every Offer.
     Board,
-    /// The same, but content with the answer to its handshake.
+    /// The same over QUIC, with the proofs for a handshake.
+    Quic {
+        /// The pin of the gateway's key, in hex.
+        pin: String,
+    },
+    /// As [`Kind::Board`], but content with the answer to its handshake.
     Handshake,
     /// MQTT 3.1.1 with user and password.
     Mqtt(Topics),
