@@ -16,13 +16,22 @@ use dialhome_proto::link::DeviceKey;
 use dialhome_proto::statement::GatewaysStatement;
 use serde_json::Value;
 use support::peer::{Peer, accept, component, hello, key_of, nothing};
-use support::{BOARD, Bench, PATIENCE, random_bytes};
+use support::{BOARD, Bench, PATIENCE, Transport, random_bytes};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+support::over_both! {
+    a_late_hello_under_a_key_that_was_rotated_again_changes_nothing,
+    a_late_hello_never_makes_a_newer_pending_key_current,
+    key_stored_is_settled_where_the_key_is_in_force_or_unknown_and_only_a_pending_one_rekeys,
+    a_second_list_of_gateways_is_told_within_the_same_session,
+    a_raised_max_bytes_lets_a_joined_push_go_on_in_the_same_session,
+    an_image_whose_file_is_missing_is_said_and_added_again_it_is_offered_in_the_same_session,
+}
+
 /// A gateway, and the key of a board that only this test plays.
-async fn bench() -> (Bench, DeviceKey) {
-    let mut bench = Bench::start().await;
+async fn bench(transport: Transport) -> (Bench, DeviceKey) {
+    let mut bench = Bench::start_over(transport).await;
     let board = bench.add_board("board", Faults::default(), BOARD).await;
     let key = key_of(&board.config);
     (bench, key)
@@ -60,10 +69,9 @@ async fn settled(peer: &mut Peer, sequence: u32) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_hello_under_a_key_that_was_rotated_again_changes_nothing() {
-    let (bench, first_key) = bench().await;
-    let gateway = bench.site.listen();
+async fn a_late_hello_under_a_key_that_was_rotated_again_changes_nothing(transport: Transport) {
+    let (bench, first_key) = bench(transport).await;
+    let gateway = bench.door();
     let mut first = Peer::greet(gateway, &first_key).await;
     rotate(&bench).await;
     let second_key = new_key(&mut first).await;
@@ -99,10 +107,9 @@ async fn a_late_hello_under_a_key_that_was_rotated_again_changes_nothing() {
     assert_eq!(after, before, "a late Hello changed the record");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_late_hello_never_makes_a_newer_pending_key_current() {
-    let (bench, first_key) = bench().await;
-    let gateway = bench.site.listen();
+async fn a_late_hello_never_makes_a_newer_pending_key_current(transport: Transport) {
+    let (bench, first_key) = bench(transport).await;
+    let gateway = bench.door();
     let mut first = Peer::greet(gateway, &first_key).await;
     rotate(&bench).await;
     let second_key = new_key(&mut first).await;
@@ -125,11 +132,11 @@ async fn a_late_hello_never_makes_a_newer_pending_key_current() {
     assert_eq!(device["key_handle"], third_key.handle().to_string());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn key_stored_is_settled_where_the_key_is_in_force_or_unknown_and_only_a_pending_one_rekeys()
-{
-    let (bench, first_key) = bench().await;
-    let gateway = bench.site.listen();
+async fn key_stored_is_settled_where_the_key_is_in_force_or_unknown_and_only_a_pending_one_rekeys(
+    transport: Transport,
+) {
+    let (bench, first_key) = bench(transport).await;
+    let gateway = bench.door();
     let mut peer = Peer::greet(gateway, &first_key).await;
     // In force all along, and never heard of.
     key_stored(&mut peer, 1, &first_key).await;
@@ -170,9 +177,8 @@ async fn set_gateways(peer: &mut Peer) -> (u32, String) {
     (statement.epoch(), first)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_list_of_gateways_is_told_within_the_same_session() {
-    let (bench, key) = bench().await;
+async fn a_second_list_of_gateways_is_told_within_the_same_session(transport: Transport) {
+    let (bench, key) = bench(transport).await;
     let signer = bench.site.key().to_str().unwrap().to_owned();
     let set = async |gateway: &str| {
         bench
@@ -183,7 +189,7 @@ async fn a_second_list_of_gateways_is_told_within_the_same_session() {
         peer.send(GatewaysStored { sequence, epoch }).await;
         settled(peer, sequence).await;
     };
-    let mut peer = Peer::greet(bench.site.listen(), &key).await;
+    let mut peer = Peer::greet(bench.door(), &key).await;
     set("one.example:1").await;
     let (one, first) = set_gateways(&mut peer).await;
     assert_eq!(first, "one.example:1");
@@ -264,10 +270,9 @@ async fn transfer(
     (peer, update)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_raised_max_bytes_lets_a_joined_push_go_on_in_the_same_session() {
-    let (bench, key) = bench().await;
-    let peer = Peer::dial(bench.site.listen(), &key).await;
+async fn a_raised_max_bytes_lets_a_joined_push_go_on_in_the_same_session(transport: Transport) {
+    let (bench, key) = bench(transport).await;
+    let peer = Peer::dial(bench.door(), &key).await;
     let (mut peer, update) =
         transfer(&bench, peer, 60_000, 65_536, &["--max-bytes", "10000"]).await;
     let mut next = 0;
@@ -311,14 +316,14 @@ async fn a_raised_max_bytes_lets_a_joined_push_go_on_in_the_same_session() {
     assert_eq!(sent["sessions"], 1, "{sent}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_whose_file_is_missing_is_said_and_added_again_it_is_offered_in_the_same_session()
-{
-    let (bench, key) = bench().await;
+async fn an_image_whose_file_is_missing_is_said_and_added_again_it_is_offered_in_the_same_session(
+    transport: Transport,
+) {
+    let (bench, key) = bench(transport).await;
     let image = bench.image("1.0", &random_bytes(5, 20_000)).await;
     let images = bench.path().join("data/images");
     let file = images.join(&image.digest[..2]).join(&image.digest);
-    let mut peer = Peer::greet(bench.site.listen(), &key).await;
+    let mut peer = Peer::greet(bench.door(), &key).await;
     std::fs::remove_file(&file).unwrap();
     let update = bench.push_no_wait("board", &image.name, &[]).await;
     let waits_for = |words: &'static str| {
@@ -366,7 +371,7 @@ async fn an_image_whose_file_is_missing_is_said_and_added_again_it_is_offered_in
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_stops_a_delivery_in_the_middle_of_its_window() {
     const SIZE: u32 = 8_000_000;
-    let (bench, key) = bench().await;
+    let (bench, key) = bench(Transport::Tcp).await;
     // The board reads nothing at first, so that most of its window is still to be sent.
     let peer = Peer::dial_narrow(bench.site.listen(), &key).await;
     let (mut peer, update) = transfer(&bench, peer, SIZE as usize, SIZE, &[]).await;
@@ -440,7 +445,7 @@ const FLOOD: usize = 64 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_board_that_never_reads_is_not_heard_and_costs_little() {
-    let (mut bench, key) = bench().await;
+    let (mut bench, key) = bench(Transport::Tcp).await;
     bench.board("bystander", Faults::default(), BOARD).await;
     bench.online("bystander").await;
     let memory = |bench: &mut Bench| {
@@ -474,10 +479,10 @@ async fn a_board_that_never_reads_is_not_heard_and_costs_little() {
             pings += 1;
         }
         while !pending.is_empty() {
-            if timeout(QUIET, peer.stream.writable()).await.is_err() {
+            if timeout(QUIET, peer.stream.tcp().writable()).await.is_err() {
                 break 'flood true;
             }
-            if let Ok(len) = peer.stream.try_write(&pending) {
+            if let Ok(len) = peer.stream.tcp().try_write(&pending) {
                 pending.drain(..len);
                 written += len;
             }
@@ -500,7 +505,7 @@ async fn a_board_that_never_reads_is_not_heard_and_costs_little() {
     bench.push("bystander", &image.name, &[]).await.confirmed();
 
     // Nothing is lost: once it reads, each ping has its pong, in order.
-    let (mut read, mut write) = peer.stream.split();
+    let (mut read, mut write) = peer.stream.tcp().split();
     let records = &mut peer.records;
     let answers = async {
         for ping in 0..pings {

@@ -3,10 +3,11 @@
 
 mod support;
 
-use dialhome_gateway::demo::relay::{Action, Direction, Faults, Relay};
+use dialhome_gateway::demo::relay::{Action, Direction, Faults};
 use serde_json::Value;
 use std::time::Duration;
-use support::{Bench, random_bytes};
+use support::line::Line;
+use support::{Bench, Transport, random_bytes};
 
 const SETTINGS: &str =
     "[agent]\nping_s = 5\nwindow = 16384\n\n[reconnect]\nfirst_ms = 20\nmax_ms = 100\n";
@@ -107,9 +108,7 @@ async fn a_key_rotation_cut_or_killed_at_every_step_loses_no_device() {
 async fn a_new_list_of_gateways_cut_or_killed_at_every_step_loses_no_device() {
     let mut bench = Bench::start().await;
     bench.board("board", Faults::default(), SETTINGS).await;
-    let second = Relay::start(bench.site.listen(), Faults::default())
-        .await
-        .expect("a relay");
+    let second = Line::start(Transport::Tcp, bench.site.listen(), Faults::default()).await;
     let key = bench.site.key().to_str().unwrap().to_owned();
     let mut struck = 0;
     let mut epoch = 0;

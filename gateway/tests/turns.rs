@@ -11,12 +11,17 @@ use dialhome_proto::id::UpdateId;
 use dialhome_proto::link::DeviceKey;
 use serde_json::Value;
 use support::peer::{Peer, accept, hello, key_of, nothing};
-use support::{BOARD, Bench, PATIENCE, random_bytes};
+use support::{BOARD, Bench, PATIENCE, Transport, random_bytes};
 use tokio::time::timeout;
 
+support::over_both! {
+    updates_wait_for_their_turn_and_say_so_and_a_board_that_is_not_ready_gives_its_place_away,
+    a_board_that_is_held_back_by_a_rate_is_not_overdue_and_its_limits_are_seen,
+}
+
 /// A gateway with these arguments, and keys of boards that only the test plays.
-async fn bench<const N: usize>(args: &[&str]) -> (Bench, [DeviceKey; N]) {
-    let mut bench = Bench::prepare();
+async fn bench<const N: usize>(transport: Transport, args: &[&str]) -> (Bench, [DeviceKey; N]) {
+    let mut bench = Bench::prepare_over(transport);
     bench.site.serve_with(args);
     bench.start_gateway().await;
     let made = bench.site.make_key().await;
@@ -58,13 +63,13 @@ async fn waits(bench: &Bench, update: &str, sentence: &str) {
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn updates_wait_for_their_turn_and_say_so_and_a_board_that_is_not_ready_gives_its_place_away()
-{
+async fn updates_wait_for_their_turn_and_say_so_and_a_board_that_is_not_ready_gives_its_place_away(
+    transport: Transport,
+) {
     const NEXT: &str = "It waits for the transfer that runs to end: it is the next.";
     const SECOND: &str = "It waits for the transfer that runs to end: 1 is before it.";
-    let (bench, keys) = bench::<3>(&["--transfers-max", "1"]).await;
-    let gateway = bench.site.listen();
+    let (bench, keys) = bench::<3>(transport, &["--transfers-max", "1"]).await;
+    let gateway = bench.door();
     let image = bench.image("1.0", &random_bytes(1, 60_000)).await;
     let mut peers = Vec::new();
     let mut updates = Vec::new();
@@ -145,9 +150,10 @@ async fn updates_wait_for_their_turn_and_say_so_and_a_board_that_is_not_ready_gi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_is_kept_and_every_board_gets_through() {
+    let transport = Transport::Tcp;
     const RATE: u64 = 150_000;
     const SIZE: u32 = 200_000;
-    let (mut bench, []) = bench::<0>(&["--rate", "150K", "--network-rate", "1M"]).await;
+    let (mut bench, []) = bench::<0>(transport, &["--rate", "150K", "--network-rate", "1M"]).await;
     let image = bench
         .image("1.0", &random_bytes(2, usize::try_from(SIZE).unwrap()))
         .await;
@@ -173,11 +179,12 @@ async fn a_rate_is_kept_and_every_board_gets_through() {
     assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_board_that_is_held_back_by_a_rate_is_not_overdue_and_its_limits_are_seen() {
-    let (bench, [key]) = bench::<1>(&["--rate", "1K", "--network-transfers", "7"]).await;
+async fn a_board_that_is_held_back_by_a_rate_is_not_overdue_and_its_limits_are_seen(
+    transport: Transport,
+) {
+    let (bench, [key]) = bench::<1>(transport, &["--rate", "1K", "--network-transfers", "7"]).await;
     let image = bench.image("1.0", &random_bytes(3, 60_000)).await;
-    let mut peer = Peer::greet_as(bench.site.listen(), &key, hello()).await;
+    let mut peer = Peer::greet_as(bench.door(), &key, hello()).await;
     let update = bench.push_no_wait("board-0", &image.name, &[]).await;
     let id = offered(&mut peer).await;
     first_chunk(&mut peer, id).await;

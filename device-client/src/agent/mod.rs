@@ -8,6 +8,12 @@ mod durable;
 pub mod journal_file;
 pub mod launcher;
 pub mod log_ring;
+#[cfg(feature = "quic")]
+mod networks;
+#[cfg(all(test, feature = "quic"))]
+mod quic_gateway;
+#[cfg(feature = "quic")]
+mod quic_pins;
 pub mod rng_system;
 pub mod run;
 pub mod signals;
@@ -15,4 +21,8 @@ pub mod slot_file;
 pub mod state;
 mod switch;
 mod texts;
+#[cfg(feature = "quic")]
+pub mod transport_quic;
 pub mod transport_tcp;
+#[cfg(feature = "quic")]
+pub mod way;

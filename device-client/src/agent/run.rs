@@ -28,6 +28,8 @@ use super::{
     state::State,
     transport_tcp::TcpTransport,
 };
+#[cfg(feature = "quic")]
+use super::{config::Quic, networks::Networks, transport_quic::QuicTransport, way::Way};
 use crate::{
     client::{self, Client, Provision},
     slot::Slot as _,
@@ -39,14 +41,24 @@ const CLIENT: &str = concat!("dialhome-agent ", env!("CARGO_PKG_VERSION"));
 const TASKS: u32 = 0b11;
 /// A wait without a deadline still ends after so long.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
+/// Stages of an update in which the gateway is to say something next, and soon.
+#[cfg(feature = "quic")]
+const OWED: [&str; 2] = ["Receiving", "Trial"];
 /// Time for Bye to leave when the agent is asked to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
+
+/// The way to the gateway.
+#[cfg(feature = "quic")]
+pub type Link = Way;
+/// The way to the gateway.
+#[cfg(not(feature = "quic"))]
+pub type Link = TcpTransport;
 
 /// What an agent works with.
 #[derive(Debug)]
 pub struct Parts {
     /// The way to the gateway.
-    pub transport: TcpTransport,
+    pub transport: Link,
     /// Where images go.
     pub slot: FileSlot,
     /// What must not be forgotten.
@@ -107,12 +119,7 @@ impl Parts {
                 .map_err(directory)?;
         }
         Ok(Self {
-            transport: TcpTransport::new(
-                Duration::from_millis(config.agent.connect_ms.into()),
-                config.agent.link,
-                &config.agent.network,
-                signals.clone(),
-            ),
+            transport: link(config, &state, &signals)?,
             slot,
             journal,
             boot,
@@ -122,6 +129,37 @@ impl Parts {
             state,
         })
     }
+}
+
+#[cfg(feature = "quic")]
+fn link(config: &Config, state: &State, signals: &Signals) -> Result<Link, StartError> {
+    let tcp = tcp(config, signals);
+    let choice = config.agent.quic;
+    let quic = if choice == Quic::Off {
+        None
+    } else if config.pins.is_empty() {
+        tracing::info!("over TCP alone: the configuration pins no gateway's key for QUIC");
+        None
+    } else {
+        let quic = QuicTransport::new(&config.pins, signals.clone());
+        Some(quic.map_err(|error| StartError::new("QUIC", &error))?)
+    };
+    let networks = Networks::open(state.dir().join("networks"), &config.pins);
+    Ok(Way::new(tcp, choice, quic, networks))
+}
+
+#[cfg(not(feature = "quic"))]
+fn link(config: &Config, _state: &State, signals: &Signals) -> Result<Link, StartError> {
+    Ok(tcp(config, signals))
+}
+
+fn tcp(config: &Config, signals: &Signals) -> TcpTransport {
+    TcpTransport::new(
+        Duration::from_millis(config.agent.connect_ms.into()),
+        config.agent.link,
+        &config.agent.network,
+        signals.clone(),
+    )
 }
 
 /// Runs the agent until a signal asks it to end.
@@ -245,7 +283,9 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
         });
         let time = time.min(beat_every);
         launcher::beat();
-        let transport = &client.parts().transport;
+        let transport = &mut client.parts().transport;
+        #[cfg(feature = "quic")]
+        transport.expect(online && OWED.contains(&state));
         transport
             .wait(wake.on_receive, wake.on_send, time.min(WAIT_MAX))
             .map_err(|error| StartError::new("waiting for the connection", &error))?;

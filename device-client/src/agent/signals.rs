@@ -58,6 +58,14 @@ impl Signals {
         })
     }
 
+    /// Somebody has asked.
+    #[cfg(test)]
+    pub(super) fn stopped() -> io::Result<Self> {
+        let signals = Self::none()?;
+        signals.stop.store(true, Ordering::Relaxed);
+        Ok(signals)
+    }
+
     /// Whether the process was asked to end.
     #[must_use]
     pub fn stop(&self) -> bool {

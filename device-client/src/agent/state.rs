@@ -8,6 +8,7 @@
 //! STATE/current       symbolic link to the image that runs
 //! STATE/switch        there while an image is being tried, or the old one brought back
 //! STATE/log           the end of the log, from one process of the agent to the next
+//! STATE/networks      in which networks QUIC came up, and in which TCP alone did
 //! STATE/output-*      what commands printed that failed for an update, for its outcome
 //! STATE/boot_id       the kernel's boot id at the last start
 //! STATE/components/N/ slots, current and switch of component N

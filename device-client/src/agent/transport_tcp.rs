@@ -26,7 +26,7 @@ use super::signals::Signals;
 use crate::transport::{LinkFacts, Transport};
 
 /// How often a wait looks whether the process was asked to end.
-const GLANCE: Duration = Duration::from_millis(200);
+pub(super) const GLANCE: Duration = Duration::from_millis(200);
 
 /// Time that the kernel lets sent bytes go unacknowledged before the connection is lost,
 /// in milliseconds, as at the gateway: between two acks of a transfer there is less.
@@ -149,7 +149,7 @@ impl TcpTransport {
         self.stream.as_ref()?.peer_addr().ok()
     }
 
-    fn look_up(&mut self, gateway: &str, deadline: Instant) -> Result<Vec<SocketAddr>, TcpError> {
+    fn resolve(&mut self, gateway: &str, deadline: Instant) -> Result<Vec<SocketAddr>, TcpError> {
         let lookup = match self.lookup.take() {
             Some(lookup) => match lookup.answer.try_recv() {
                 // Asked in the last dial, answered since.
@@ -220,21 +220,45 @@ impl TcpTransport {
         Ok(Some(TcpStream::from(socket)))
     }
 
-    fn try_connect(&mut self, gateway: &str) -> Result<(), TcpError> {
-        let deadline = Instant::now() + self.connect_time;
-        self.addresses = self.look_up(gateway, deadline)?;
+    /// How long a dial may take.
+    #[must_use]
+    pub const fn connect_time(&self) -> Duration {
+        self.connect_time
+    }
+
+    /// Addresses of the gateway that was looked up last.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Looks up the gateway that is dialled next.
+    ///
+    /// # Errors
+    /// The name has no address, was not looked up in time, or the process is to end.
+    pub fn look_up(&mut self, gateway: &str, deadline: Instant) -> Result<(), TcpError> {
+        self.addresses = self.resolve(gateway, deadline)?;
         if self.addresses.is_empty() {
             return Err(TcpError::NoAddress);
         }
+        Ok(())
+    }
+
+    /// Connects to the first of the addresses that answers.
+    ///
+    /// # Errors
+    /// None did in time, or the process is to end.
+    pub fn connect_to_any(&mut self, deadline: Instant) -> Result<SocketAddr, TcpError> {
         let mut last = None;
         for (index, address) in self.addresses.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             let others = u32::try_from(self.addresses.len() - index).unwrap_or(u32::MAX);
             match self.open(*address, Instant::now() + left / others) {
                 Ok(Some(stream)) => {
+                    let peer = *address;
                     self.stream = Some(stream);
                     self.bound_unacknowledged();
-                    return Ok(());
+                    return Ok(peer);
                 }
                 Ok(None) => {}
                 Err(TcpError::Broken(error)) => last = Some(error),
@@ -263,7 +287,11 @@ impl Transport for TcpTransport {
 
     fn connect(&mut self, gateway: &str) -> Result<(), TcpError> {
         self.close();
-        let result = self.try_connect(gateway);
+        let deadline = Instant::now() + self.connect_time;
+        let result = self
+            .look_up(gateway, deadline)
+            .and_then(|()| self.connect_to_any(deadline))
+            .map(|_| ());
         match &result {
             Ok(()) => tracing::debug!(gateway, peer = ?self.peer(), "connected"),
             Err(error) => tracing::info!(gateway, %error, "not connected"),
@@ -336,7 +364,7 @@ fn moved(result: io::Result<usize>) -> Result<usize, TcpError> {
     }
 }
 
-fn poll(waits: &mut [PollFd<'_>], time: Duration) -> io::Result<()> {
+pub(super) fn poll(waits: &mut [PollFd<'_>], time: Duration) -> io::Result<()> {
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match rustix::event::poll(waits, Some(&time)) {
         Ok(_) | Err(Errno::INTR) => Ok(()),

@@ -264,6 +264,11 @@ impl Site {
         self.listen
     }
 
+    /// Has the gateway listen there from its next start on.
+    pub fn set_listen(&mut self, listen: SocketAddr) {
+        self.listen = listen;
+    }
+
     /// The directory of everything.
     #[must_use]
     pub fn root(&self) -> &Path {

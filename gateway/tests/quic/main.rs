@@ -1,7 +1,6 @@
 //! Peers over QUIC, good and hostile: each that breaks the protocol hears the name of what it did, nothing of
 //! it stays, and no other session notices.
 
-mod client;
 mod ends;
 mod proofs;
 #[path = "../support/mod.rs"]
@@ -11,6 +10,7 @@ use client::Peer;
 use dialhome_proto::link::DeviceKey;
 use serde_json::Value;
 use support::peer::key_of;
+use support::quic_client as client;
 use support::{BOARD, Bench};
 
 /// A gateway, a board that is online over QUIC and must not notice anything, and the key of another.

@@ -12,10 +12,18 @@
 //! Nothing here measures time: a wait ends when the thing happens, and panics
 //! with the ends of all logs when it does not happen for [`PATIENCE`]. A test
 //! that fails leaves its directory behind, and says where.
-#![allow(dead_code, reason = "each test takes the part that it needs")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "each test takes the part that it needs"
+)]
 
 pub(crate) mod bundle;
+pub(crate) mod datagrams;
+pub(crate) mod line;
 pub(crate) mod peer;
+pub(crate) mod quic_client;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +32,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dialhome_gateway::demo::process::Process;
-use dialhome_gateway::demo::relay::{Faults, Relay};
+use dialhome_gateway::demo::relay::Faults;
 use dialhome_gateway::demo::site::{Board, Cli, Outcome, Programs, Site};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -33,6 +41,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 use tokio::time::timeout;
+
+use self::line::Line;
+use self::peer::Door;
 
 /// A wait that takes this long will not end any more, however busy the machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
@@ -58,13 +69,55 @@ command = ["sh", "-c", "cp \"$DIALHOME_IMAGE\" FOLDER/installed.new && mv FOLDER
 command = ["sh", "-c", "cmp \"$DIALHOME_IMAGE\" FOLDER/installed"]
 "#;
 
+/// What boards dial over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Tcp,
+    Quic,
+}
+
+impl Transport {
+    /// Settings of a board that uses nothing else. TCP is what a site chooses by itself.
+    pub(crate) fn settings(self, settings: &str) -> String {
+        if self == Self::Tcp {
+            return settings.to_owned();
+        }
+        let line = "[agent]\nquic = \"only\"\n";
+        if settings.contains("[agent]\n") {
+            settings.replacen("[agent]\n", line, 1)
+        } else {
+            format!("{line}\n{settings}")
+        }
+    }
+}
+
+/// Each of these runs over TCP and over QUIC, as `tcp::NAME` and `quic::NAME`.
+macro_rules! over_both {
+    ($($name:ident),+ $(,)?) => {
+        mod tcp {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::support::Transport::Tcp).await;
+            })+
+        }
+        mod quic {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::support::Transport::Quic).await;
+            })+
+        }
+    };
+}
+pub(crate) use over_both;
+
 /// The next image's counter.
 static COUNTER: AtomicU64 = AtomicU64::new(1);
 
 /// A gateway, boards behind relays, and the operator's command line.
 pub(crate) struct Bench {
     pub(crate) site: Site,
-    relays: BTreeMap<String, Relay>,
+    transport: Transport,
+    lines: BTreeMap<String, Line>,
     boards: BTreeMap<String, Board>,
     agents: BTreeMap<String, Process>,
     /// Declared last, so that it goes after the processes that write to it.
@@ -98,9 +151,14 @@ pub(crate) fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
 }
 
 impl Bench {
-    /// A running gateway and an operator's key. No boards yet.
+    /// A running gateway and an operator's key. No boards yet. They will dial over TCP.
     pub(crate) async fn start() -> Self {
-        let mut bench = Self::prepare();
+        Self::start_over(Transport::Tcp).await
+    }
+
+    /// The same with boards that will dial over this.
+    pub(crate) async fn start_over(transport: Transport) -> Self {
+        let mut bench = Self::prepare_over(transport);
         bench.start_gateway().await;
         let made = bench.site.make_key().await;
         bench.must(made);
@@ -109,14 +167,25 @@ impl Bench {
 
     /// The same, with nothing running and no key.
     pub(crate) fn prepare() -> Self {
+        Self::prepare_over(Transport::Tcp)
+    }
+
+    /// The same with boards that will dial over this.
+    pub(crate) fn prepare_over(transport: Transport) -> Self {
+        Self::prepare_as(transport, programs())
+    }
+
+    /// The same with other programs, such as ones that run elsewhere.
+    pub(crate) fn prepare_as(transport: Transport, programs: Programs) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("dialhome-test-")
             .tempdir()
             .expect("a temporary directory");
-        let site = Site::new(folder.path(), programs()).expect("a site");
+        let site = Site::new(folder.path(), programs).expect("a site");
         Self {
             site,
-            relays: BTreeMap::new(),
+            transport,
+            lines: BTreeMap::new(),
             boards: BTreeMap::new(),
             agents: BTreeMap::new(),
             folder,
@@ -126,6 +195,14 @@ impl Bench {
     /// The directory of everything.
     pub(crate) fn path(&self) -> &Path {
         self.site.root()
+    }
+
+    /// Where a board that the test plays dials, over the transport of this bench's boards.
+    pub(crate) fn door(&self) -> Door {
+        Door {
+            transport: self.transport,
+            gateway: self.site.listen(),
+        }
     }
 
     pub(crate) fn cli(&self) -> Cli {
@@ -234,23 +311,31 @@ impl Bench {
 
     /// The same without an agent.
     pub(crate) async fn add_board(&mut self, id: &str, faults: Faults, settings: &str) -> Board {
-        let relay = Relay::start(self.site.listen(), faults)
-            .await
-            .expect("a relay");
+        let line = Line::start(self.transport, self.site.listen(), faults).await;
+        self.add_board_behind(id, line, settings).await
+    }
+
+    /// The same behind a line that the test has made.
+    pub(crate) async fn add_board_behind(&mut self, id: &str, line: Line, settings: &str) -> Board {
+        let address = line.address().to_string();
+        self.lines.insert(id.to_owned(), line);
+        let settings = self.transport.settings(settings);
+        self.add_board_at(id, &address, &settings).await
+    }
+
+    /// Adds a device that dials this address with nothing between, and no more settings than these.
+    pub(crate) async fn add_board_at(&mut self, id: &str, address: &str, settings: &str) -> Board {
         let folder = text(&self.path().join("boards").join(id));
         let settings = settings.replace("FOLDER", &folder);
-        let added = self
-            .site
-            .add_board(id, PRODUCT, &relay.address().to_string(), &settings)
-            .await;
+        let added = self.site.add_board(id, PRODUCT, address, &settings).await;
         let board = self.must(added);
-        self.relays.insert(id.to_owned(), relay);
         self.boards.insert(id.to_owned(), board.clone());
         board
     }
 
-    pub(crate) fn relay(&self, id: &str) -> &Relay {
-        &self.relays[id]
+    /// What is between this board and the gateway.
+    pub(crate) fn relay(&self, id: &str) -> &Line {
+        &self.lines[id]
     }
 
     pub(crate) fn start_agent(&mut self, id: &str) {
@@ -266,6 +351,25 @@ impl Bench {
             .unwrap_or_else(|| panic!("no agent of {id} runs"));
         let killed = agent.kill9().await;
         self.must(killed);
+    }
+
+    /// `kill -9`, and a start: waits for the session of the new process. Over TCP the gateway hears of the old one's
+    /// end at once; over QUIC it is the new session that tells.
+    pub(crate) async fn restart_agent(&mut self, id: &str) -> Value {
+        self.restart_agent_after(id, || ()).await
+    }
+
+    /// The same with something done while no agent runs.
+    pub(crate) async fn restart_agent_after(&mut self, id: &str, done: impl FnOnce()) -> Value {
+        let before = self.json(&["device", "show", id]).await["peer"].clone();
+        self.kill_agent(id).await;
+        done();
+        self.start_agent(id);
+        // The socket of another session has another port.
+        self.until(&["device", "show", id], |device| {
+            device["online"] == true && device["peer"] != before
+        })
+        .await
     }
 
     /// Waits until the agent ends by itself.

@@ -1,7 +1,10 @@
-//! A board that a test plays by hand, frame by frame.
+//! A board that a test plays by hand, frame by frame, over TCP or QUIC.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use dialhome_device::crypto::{Initiator, SoftAead};
 use dialhome_proto::code::{BootReason, CloseCode, DigestFrom, Link, Revert};
@@ -9,16 +12,88 @@ use dialhome_proto::frame::{Accept, Component, DeviceFrame, GatewayFrame, Hello,
 use dialhome_proto::id::{Digest, UpdateId};
 use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records};
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::PATIENCE;
+use super::{PATIENCE, Transport, quic_client};
+
+/// Where a peer dials, and over what: an address alone is TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Door {
+    pub(crate) transport: Transport,
+    pub(crate) gateway: SocketAddr,
+}
+
+impl From<SocketAddr> for Door {
+    fn from(gateway: SocketAddr) -> Self {
+        let transport = Transport::Tcp;
+        Self { transport, gateway }
+    }
+}
+
+/// The stream of a session.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Quic(Box<quic_client::Peer>),
+}
+
+impl Stream {
+    /// The socket, where it is one.
+    #[track_caller]
+    pub(crate) fn tcp(&mut self) -> &mut TcpStream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Quic(_) => panic!("a stream of QUIC has no socket of its own"),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Quic(peer) => AsyncRead::poll_read(Pin::new(&mut peer.receive), context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Quic(peer) => AsyncWrite::poll_write(Pin::new(&mut peer.send), context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Self::Quic(peer) => AsyncWrite::poll_flush(Pin::new(&mut peer.send), context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Quic(peer) => AsyncWrite::poll_shutdown(Pin::new(&mut peer.send), context),
+        }
+    }
+}
 
 /// A connection that speaks as the board does, until it does not.
 pub(crate) struct Peer {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     pub(crate) records: Records,
+    /// Of the handshake of TCP; zeros over QUIC.
     pub(crate) first_flight: [u8; FIRST_FLIGHT_LEN],
 }
 
@@ -42,9 +117,17 @@ pub(crate) fn first_flight(key: &DeviceKey) -> ([u8; FIRST_FLIGHT_LEN], Initiato
 
 impl Peer {
     /// After the handshake, before Hello.
-    pub(crate) async fn dial(gateway: SocketAddr, key: &DeviceKey) -> Self {
-        let stream = TcpStream::connect(gateway).await.unwrap();
-        Self::dial_over(stream, key).await
+    pub(crate) async fn dial(door: impl Into<Door>, key: &DeviceKey) -> Self {
+        let Door { transport, gateway } = door.into();
+        if transport == Transport::Tcp {
+            let stream = TcpStream::connect(gateway).await.unwrap();
+            return Self::dial_over(stream, key).await;
+        }
+        Self {
+            stream: Stream::Quic(Box::new(quic_client::Peer::dial(gateway, key).await)),
+            records: Records::plain(),
+            first_flight: [0; FIRST_FLIGHT_LEN],
+        }
     }
 
     /// The same over a socket whose own receive buffer takes next to nothing: what the gateway sends stays there.
@@ -72,20 +155,20 @@ impl Peer {
         }
         let keys = initiator.finish(&answer).expect("a session");
         Self {
-            stream,
+            stream: Stream::Tcp(stream),
             records: Records::new(&keys),
             first_flight: flight,
         }
     }
 
     /// After Welcome.
-    pub(crate) async fn greet(gateway: SocketAddr, key: &DeviceKey) -> Self {
-        Self::greet_as(gateway, key, hello()).await
+    pub(crate) async fn greet(door: impl Into<Door>, key: &DeviceKey) -> Self {
+        Self::greet_as(door, key, hello()).await
     }
 
     /// After the Welcome to this Hello.
-    pub(crate) async fn greet_as(gateway: SocketAddr, key: &DeviceKey, hello: Hello<'_>) -> Self {
-        let mut peer = Self::dial(gateway, key).await;
+    pub(crate) async fn greet_as(door: impl Into<Door>, key: &DeviceKey, hello: Hello<'_>) -> Self {
+        let mut peer = Self::dial(door, key).await;
         peer.hello(hello).await;
         peer
     }
@@ -152,7 +235,12 @@ impl Peer {
         loop {
             let plaintext = self.next().await.expect("Close before the end");
             if let Ok(GatewayFrame::Close(close)) = GatewayFrame::decode(&plaintext) {
-                self.stream.shutdown().await.unwrap();
+                let shut = self.stream.shutdown().await;
+                // Over QUIC the gateway has closed the connection by now.
+                assert!(
+                    shut.is_ok() || matches!(self.stream, Stream::Quic(_)),
+                    "{shut:?}"
+                );
                 assert!(self.next().await.is_none(), "something after Close");
                 return close.code;
             }

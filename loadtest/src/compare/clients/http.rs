@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::client::Resumption;
+use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, version};
@@ -40,7 +41,11 @@ pub(super) fn connector(pem: &str) -> Result<TlsConnector, Error> {
     let certificate =
         CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| failed(&error))?;
     roots.add(certificate).map_err(|error| failed(&error))?;
-    let mut config = ClientConfig::builder_with_protocol_versions(&[&version::TLS13])
+    // Named, because more than one provider may be built into this program.
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&version::TLS13])
+        .map_err(|error| failed(&error))?
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.resumption = Resumption::disabled();
