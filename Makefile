@@ -8,7 +8,8 @@
 #                            ROUNDS=7, SESSIONS=19000, JSON=FILE; dialhome-loadtest compare --help
 #   make bench               benchmark of the handshake, without sockets
 #   make agent [TARGET=...]  the agent as one small static file for a board's processor, such as
-#                            aarch64-unknown-linux-musl; mipsel and others: device-client/service/README.md
+#                            aarch64-unknown-linux-musl; mipsel and others: device-client/service/README.md;
+#                            QUIC=no leaves QUIC out, and the need of a C compiler for that processor
 #   make size                what the client costs on a Cortex-M0, against its budgets
 #   make load [SCENARIO=NAME] [BOARDS=N]   plays a scenario of loadtest/ at full size; a report as HTML and JSON
 #   make build               both programs, with the profile that the demo and the tests use
@@ -35,7 +36,7 @@ check:
 	@.ci/test quick
 
 agent:
-	@.ci/agent $(TARGET)
+	@QUIC=$(QUIC) .ci/agent $(TARGET)
 
 bench:
 	cargo bench -p dialhome-gateway --bench handshake

@@ -3,6 +3,7 @@
 mod avrdude;
 mod bad_input;
 mod children;
+mod over_quic;
 mod self_update;
 #[path = "../support/mod.rs"]
 mod support;
