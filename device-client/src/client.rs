@@ -474,6 +474,7 @@ where
                     #[cfg(feature = "quic")]
                     {
                         self.overhead = records.overhead();
+                        self.parts.transport.proven();
                     }
                     self.session = Session::Open(records);
                     Ok(())

@@ -42,6 +42,11 @@ pub trait Transport {
         None
     }
 
+    /// Both sides have proven the device key on this connection. Until then whoever is there may be
+    /// anybody, and a transport that has another way learns nothing good of this one.
+    #[cfg(feature = "quic")]
+    fn proven(&mut self) {}
+
     /// Takes as many of `bytes` as it can at once and returns how many; 0: none now,
     /// ask again later. What was taken goes out in order without another call.
     ///

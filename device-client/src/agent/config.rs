@@ -96,6 +96,9 @@ pub struct Agent {
     pub connect_ms: u32,
     /// Whether the gateway is dialled over QUIC; [`Quic::Prefer`] by default.
     pub quic: Quic,
+    /// Longest silence of a QUIC connection, in seconds, so that a NAT does not forget it; 25 by
+    /// default, 0: as long as `ping_s` lets it be.
+    pub quic_keepalive_s: u32,
     /// Log filter as of `RUST_LOG`, which goes before it; `info` by default.
     pub log: String,
     /// Component 0 is the agent's own executable; not by default.
@@ -315,6 +318,7 @@ struct RawAgent {
     ping_s: u32,
     connect_ms: u32,
     quic: String,
+    quic_keepalive_s: u32,
     log: String,
     self_update: bool,
     heartbeat_s: u32,
@@ -335,6 +339,7 @@ impl Default for RawAgent {
             ping_s: 300,
             connect_ms: 20_000,
             quic: "prefer".to_owned(),
+            quic_keepalive_s: 25,
             log: "info".to_owned(),
             self_update: false,
             heartbeat_s: 120,
@@ -589,6 +594,9 @@ impl RawAgent {
             return fault("agent.connect_ms", between(&100, &300_000));
         }
         let quic = quic(&self.quic)?;
+        if self.quic_keepalive_s > *limits::PING_S.end() {
+            return fault("agent.quic_keepalive_s", between(&0, limits::PING_S.end()));
+        }
         if self.heartbeat_s == 0 || self.heartbeat_s > 3600 {
             return fault("agent.heartbeat_s", between(&1, &3600));
         }
@@ -604,6 +612,7 @@ impl RawAgent {
             ping_s: self.ping_s,
             connect_ms: self.connect_ms,
             quic,
+            quic_keepalive_s: self.quic_keepalive_s,
             log: self.log,
             self_update: self.self_update,
             heartbeat_s: self.heartbeat_s,

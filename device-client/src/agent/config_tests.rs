@@ -114,6 +114,10 @@ fn wrong_values_are_named_with_what_to_do() {
         ("[agent]\nwindow = 100", "`agent.window`"),
         ("[agent]\nclaim_bytes = 999999999", "`agent.claim_bytes`"),
         ("[agent]\nping_s = 0", "`agent.ping_s`"),
+        (
+            "[agent]\nquic_keepalive_s = 21601",
+            "`agent.quic_keepalive_s`",
+        ),
         ("[agent]\nslot_size = 0", "`agent.slot_size`"),
         ("[agent]\nquic = \"maybe\"", "`agent.quic`"),
         // Nobody is pinned.

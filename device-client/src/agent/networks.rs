@@ -119,6 +119,12 @@ impl Networks {
         self.note(network, gateway, (before + 1).min(most), now);
     }
 
+    /// QUIC came up there, so datagrams pass, and gave no session: TCP has the next turn, and soon
+    /// QUIC again.
+    pub(super) fn came_up_in_vain(&mut self, network: &str, gateway: &str, now: SystemTime) {
+        self.note(network, gateway, 1, now);
+    }
+
     fn find(&self, network: &str, gateway: &str) -> Option<usize> {
         let network = plain(network);
         self.entries
@@ -319,6 +325,18 @@ mod tests {
         networks.only_tcp_worked("wlan", "gw:1", at(start + 300_001));
         let wait = open(&dir).wait("wlan", "gw:1", at(start + 300_001));
         assert_eq!(wait, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn where_quic_came_up_in_vain_it_has_another_turn_soon() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut networks = open(&dir);
+        for _ in 0..5 {
+            networks.only_tcp_worked("wlan", "gw:1", at(100));
+        }
+        networks.came_up_in_vain("wlan", "gw:1", at(100));
+        let left = open(&dir).wait("wlan", "gw:1", at(100));
+        assert_eq!(left, Some(Duration::from_secs(60)));
     }
 
     #[test]

@@ -141,8 +141,16 @@ fn link(config: &Config, state: &State, signals: &Signals) -> Result<Link, Start
         tracing::info!("over TCP alone: the configuration pins no gateway's key for QUIC");
         None
     } else {
-        let quic = QuicTransport::new(&config.pins, signals.clone());
-        Some(quic.map_err(|error| StartError::new("QUIC", &error))?)
+        let keepalive = Duration::from_secs(config.agent.quic_keepalive_s.into());
+        match QuicTransport::new(&config.pins, keepalive, signals.clone()) {
+            Ok(quic) => Some(quic),
+            Err(error) if choice == Quic::Only => return Err(StartError::new("QUIC", &error)),
+            // A board is not lost for want of its second way.
+            Err(error) => {
+                tracing::warn!(%error, "over TCP alone: QUIC cannot be used");
+                None
+            }
+        }
     };
     let networks = Networks::open(state.dir().join("networks"), &config.pins);
     Ok(Way::new(tcp, choice, quic, networks))

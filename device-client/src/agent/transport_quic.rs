@@ -70,6 +70,7 @@ pub struct QuicTransport {
     client: ClientConfig,
     pins: Arc<Pins>,
     link: Option<Link>,
+    keepalive: Option<Duration>,
     signals: Signals,
     /// Something is expected of the gateway.
     expecting: bool,
@@ -152,11 +153,12 @@ impl fmt::Debug for Link {
 
 impl QuicTransport {
     /// A transport that speaks to gateways with these keys: SHA-256 of their
-    /// SubjectPublicKeyInfo. A signal ends a dial.
+    /// SubjectPublicKeyInfo. `keepalive`, where it is not zero, is the longest that a connection is
+    /// silent: then a packet keeps the mapping of a NAT. A signal ends a dial.
     ///
     /// # Errors
     /// The cryptography cannot be used, in words.
-    pub fn new(pins: &[[u8; 32]], signals: Signals) -> Result<Self, String> {
+    pub fn new(pins: &[[u8; 32]], keepalive: Duration, signals: Signals) -> Result<Self, String> {
         let pins = Pins::new(pins);
         let tls = quic_pins::client(Arc::clone(&pins), ALPN);
         let tls = tls.map_err(|error| error.to_string())?;
@@ -173,6 +175,7 @@ impl QuicTransport {
             client,
             pins,
             link: None,
+            keepalive: Some(keepalive).filter(|time| !time.is_zero()),
             signals,
             expecting: false,
         })
@@ -209,7 +212,7 @@ impl QuicTransport {
 
     fn open(&self, address: SocketAddr, deadline: Instant) -> Result<Link, QuicError> {
         self.pins.take_stranger();
-        let mut link = Link::open(address, &self.endpoint, &self.client)?;
+        let mut link = Link::open(address, &self.endpoint, &self.client, self.keepalive)?;
         let probe = Probe::send(address);
         loop {
             link.drive();
@@ -398,11 +401,15 @@ impl Link {
         address: SocketAddr,
         endpoint: &Arc<EndpointConfig>,
         client: &ClientConfig,
+        keepalive: Option<Duration>,
     ) -> Result<Self, QuicError> {
         let socket = UdpSocket::bind(unspecified(address)).map_err(QuicError::Socket)?;
         socket.set_nonblocking(true).map_err(QuicError::Socket)?;
         let mut client = client.clone();
-        client.transport_config(Arc::new(transport_config(receive_window(&socket))));
+        client.transport_config(Arc::new(transport_config(
+            receive_window(&socket),
+            keepalive,
+        )));
         // Discovery of a larger path MTU would need datagrams that nobody cuts up, and the
         // board says little.
         let mut endpoint = Endpoint::new(Arc::clone(endpoint), None, false, None);
@@ -672,7 +679,7 @@ fn receive_window(socket: &UdpSocket) -> u32 {
     u32::try_from(window).unwrap_or(u32::MAX)
 }
 
-fn transport_config(window: u32) -> TransportConfig {
+fn transport_config(window: u32, keepalive: Option<Duration>) -> TransportConfig {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -680,6 +687,7 @@ fn transport_config(window: u32) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         // The protocol's own pings say when a session is over, and may be hours apart.
         .max_idle_timeout(None)
+        .keep_alive_interval(keepalive)
         .stream_receive_window(VarInt::from_u32(window))
         .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)

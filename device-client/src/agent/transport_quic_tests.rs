@@ -4,7 +4,7 @@ use quinn_proto::TransportErrorCode;
 use std::{format, vec};
 
 fn transport(pin: [u8; 32]) -> QuicTransport {
-    QuicTransport::new(&[[9; 32], pin], Signals::none().unwrap()).unwrap()
+    QuicTransport::new(&[[9; 32], pin], Duration::ZERO, Signals::none().unwrap()).unwrap()
 }
 
 fn dial(gateway: &Gateway) -> Result<QuicTransport, QuicError> {
@@ -294,7 +294,8 @@ fn a_gateway_that_does_not_answer_ends_with_the_dials_time_and_leaves_some_to_ot
         .unwrap_err();
     assert!(matches!(error, QuicError::NotReached), "{error}");
     let gateway = gateway().take_all();
-    let mut transport = QuicTransport::new(&[gateway.pin], Signals::none().unwrap()).unwrap();
+    let mut transport =
+        QuicTransport::new(&[gateway.pin], Duration::ZERO, Signals::none().unwrap()).unwrap();
     let peer = transport.connect(
         &[silent_at, gateway.address],
         Instant::now() + Duration::from_secs(4),
@@ -305,7 +306,8 @@ fn a_gateway_that_does_not_answer_ends_with_the_dials_time_and_leaves_some_to_ot
 #[test]
 fn a_request_to_end_ends_a_dial() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let mut transport = QuicTransport::new(&[[1; 32]], Signals::stopped().unwrap()).unwrap();
+    let mut transport =
+        QuicTransport::new(&[[1; 32]], Duration::ZERO, Signals::stopped().unwrap()).unwrap();
     let error = transport
         .connect(&[silent.local_addr().unwrap()], Instant::now() + LONG)
         .unwrap_err();

@@ -30,7 +30,7 @@ pub struct Way {
     quic: Option<QuicTransport>,
     only: bool,
     networks: Networks,
-    /// The dial that QUIC answered, until the gateway has said something on it.
+    /// The network and gateway of the dial that QUIC answered, until the device key is proven on it.
     unproven: Option<(String, String)>,
     /// What was said of the choice last: the log has it once.
     said: String,
@@ -154,6 +154,7 @@ impl Way {
                 Err(error) => failed = Some(error),
             }
         }
+        // What comes of TCP decides what a QUIC that did not come up says of the network.
         let peer = self.tcp.connect_to_any(deadline)?;
         if let Some(error) = failed {
             if matches!(error, QuicError::WrongPin) {
@@ -164,8 +165,14 @@ impl Way {
                 &network,
                 format_args!("over TCP: QUIC did not come up: {error}"),
             );
-            self.networks
-                .only_tcp_worked(&network, gateway, SystemTime::now());
+            // Whoever answered has shown that UDP passes: busy, another key, a fault of its own.
+            let silent = matches!(error, QuicError::NotReached | QuicError::Refused);
+            let note = if silent {
+                Networks::only_tcp_worked
+            } else {
+                Networks::came_up_in_vain
+            };
+            note(&mut self.networks, &network, gateway, SystemTime::now());
         }
         Ok(peer)
     }
@@ -196,6 +203,13 @@ impl Transport for Way {
         self.by_quic()?.exporter(&handle.0)
     }
 
+    fn proven(&mut self) {
+        if let Some((network, gateway)) = self.unproven.take() {
+            self.networks
+                .quic_worked(&network, &gateway, SystemTime::now());
+        }
+    }
+
     fn send(&mut self, bytes: &[u8]) -> Result<usize, WayError> {
         match self.by_quic() {
             Some(quic) => Ok(quic.send(bytes)?),
@@ -204,28 +218,22 @@ impl Transport for Way {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<usize, WayError> {
-        let Some(quic) = self.by_quic() else {
-            return Ok(self.tcp.receive(buffer)?);
-        };
-        let len = quic.receive(buffer)?;
-        if len > 0
-            && let Some((network, gateway)) = self.unproven.take()
-        {
-            self.networks
-                .quic_worked(&network, &gateway, SystemTime::now());
+        match self.by_quic() {
+            Some(quic) => Ok(quic.receive(buffer)?),
+            None => Ok(self.tcp.receive(buffer)?),
         }
-        Ok(len)
     }
 
     fn close(&mut self) {
         if let Some(quic) = self.by_quic() {
             quic.close();
-            // It came up, and then nothing passed: TCP is tried before it is trusted again.
+            // It came up, and gave no session: refused, the wrong gateway behind it, or nothing more passed.
+            // TCP, which may end elsewhere, has the next turn.
             if let Some((network, gateway)) = self.unproven.take()
                 && !self.only
             {
                 self.networks
-                    .only_tcp_worked(&network, &gateway, SystemTime::now());
+                    .came_up_in_vain(&network, &gateway, SystemTime::now());
             }
         }
         self.tcp.close();
