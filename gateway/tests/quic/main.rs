@@ -2,7 +2,10 @@
 //! it stays, and no other session notices.
 
 mod ends;
+mod floods;
+mod hostile;
 mod proofs;
+mod raw;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -60,4 +63,13 @@ impl Scene {
         assert_eq!(device["online"], true, "{device}");
         assert_eq!(device["last_disconnect"], Value::Null, "{device}");
     }
+}
+
+/// Bytes of memory that a process has of its own now.
+fn memory(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = std::fs::read_to_string(path).expect("a process of this machine");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.expect("its memory").parse::<u64>().unwrap() * 1024
 }

@@ -87,9 +87,12 @@ pub(crate) struct Dial {
 
 impl Default for Dial {
     fn default() -> Self {
+        let mut transport = TransportConfig::default();
+        // The protocol decides when silence ends a session.
+        transport.max_idle_timeout(None);
         Self {
             alpn: vec![ALPN.to_vec()],
-            transport: TransportConfig::default(),
+            transport,
             early_data: false,
         }
     }
@@ -104,8 +107,8 @@ pub(crate) struct Dialed {
 }
 
 impl Dial {
-    /// The settings of this dial; one client's may be used again, and have its tickets then.
-    pub(crate) fn config(self) -> (ClientConfig, impl Fn() -> Vec<u8>) {
+    /// TLS as this dial has it, and the key that the gateway shows.
+    pub(crate) fn tls(&self) -> (rustls::ClientConfig, impl Fn() -> Vec<u8> + use<>) {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let seen = Arc::new(Seen {
             key: Mutex::default(),
@@ -117,12 +120,18 @@ impl Dial {
             .dangerous()
             .with_custom_certificate_verifier(Arc::clone(&seen) as _)
             .with_no_client_auth();
-        tls.alpn_protocols = self.alpn;
+        tls.alpn_protocols = self.alpn.clone();
         tls.enable_early_data = self.early_data;
+        (tls, move || seen.key.lock().unwrap().clone())
+    }
+
+    /// The settings of this dial; one client's may be used again, and have its tickets then.
+    pub(crate) fn config(self) -> (ClientConfig, impl Fn() -> Vec<u8>) {
+        let (tls, key) = self.tls();
         let tls = QuicClientConfig::try_from(tls).unwrap();
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(self.transport));
-        (config, move || seen.key.lock().unwrap().clone())
+        (config, key)
     }
 
     pub(crate) async fn dial(self, gateway: SocketAddr) -> Result<Dialed, ConnectionError> {
