@@ -369,6 +369,12 @@ impl Site {
         self.gateway.as_mut()
     }
 
+    /// The gateway's process id, while it runs.
+    #[must_use]
+    pub fn gateway_pid(&self) -> Option<u32> {
+        self.gateway.as_ref()?.id()
+    }
+
     /// `kill -9` for the gateway.
     ///
     /// # Errors

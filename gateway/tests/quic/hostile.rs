@@ -21,7 +21,11 @@ async fn another_stream_one_that_is_one_way_and_datagrams_end_the_connection_by_
     let long = vec![7; 400];
     let (limit, violation, window) = (4, 10, 3);
     let cases = [
-        ("a second stream", [stream(0, &[0xD1]), stream(4, &[1])].concat(), limit),
+        (
+            "a second stream",
+            [stream(0, &[0xD1]), stream(4, &[1])].concat(),
+            limit,
+        ),
         ("a second stream first", stream(4, &[1]), limit),
         ("a stream of one way", stream(2, &[1]), limit),
         ("a datagram", datagram(&[1, 2, 3]), violation),
@@ -83,10 +87,7 @@ async fn streams_that_are_broken_off_end_the_session_and_nothing_else() {
 async fn a_reader_that_never_reads_costs_no_more_than_the_bounds() {
     let mut scene = Scene::start().await;
     let gateway = scene.gateway();
-    let image = scene
-        .bench
-        .image("1.0.0", &random_bytes(7, 24 << 20))
-        .await;
+    let image = scene.bench.image("1.0.0", &random_bytes(7, 24 << 20)).await;
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(None)
@@ -107,22 +108,17 @@ async fn a_reader_that_never_reads_costs_no_more_than_the_bounds() {
     peer.hello(huge).await;
     let pid = scene.bench.site.gateway_pid().expect("a gateway");
     let before = memory(pid);
-    scene
-        .bench
-        .json(&["push", "victim", &image.name, "--no-wait"])
-        .await;
+    let id = scene.bench.push_no_wait("victim", &image.name, &[]).await;
     let offer = peer.next().await.expect("an offer");
     let GatewayFrame::Offer(offer) = GatewayFrame::decode(&offer).unwrap() else {
         panic!("not an offer");
     };
     peer.send(accept(offer.update, 0, nothing())).await;
     peer.send(Ack {
-        update: offer.update,
-        offset: 0,
+        committed: 0,
         limit: u32::MAX,
     })
     .await;
-    let id = offer.update.to_string();
     scene
         .bench
         .until(&["update", "show", &id], |update| {
@@ -137,7 +133,10 @@ async fn a_reader_that_never_reads_costs_no_more_than_the_bounds() {
     assert!(grown < 14 << 20, "{grown} bytes for one that never reads");
     let update = scene.bench.json(&["update", "show", &id]).await;
     let sent = update["sent"].as_u64().unwrap();
-    assert!(sent < 2 << 20, "{sent} bytes were sent to one that never reads");
+    assert!(
+        sent < 2 << 20,
+        "{sent} bytes were sent to one that never reads"
+    );
     peer.connection.close(VarInt::from_u32(0), b"");
     scene.nothing_stays().await;
 }

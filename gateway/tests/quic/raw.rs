@@ -7,8 +7,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use rustls::Side;
 use rustls::quic::{ClientConnection, DirectionalKeys, KeyChange, Keys, Version};
-use rustls::{Side, SupportedCipherSuite};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -63,7 +63,9 @@ fn varint(out: &mut Vec<u8>, value: usize) {
 /// Takes a varint from the front.
 fn take(bytes: &mut &[u8]) -> usize {
     let len = 1 << (bytes[0] >> 6);
-    let value = bytes[..len].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let value = bytes[..len]
+        .iter()
+        .fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
     *bytes = &bytes[len..];
     usize::try_from(value & !(3 << (8 * len - 2))).unwrap()
 }
@@ -91,9 +93,7 @@ fn parameters(ours: &[u8; 8]) -> Vec<u8> {
 /// The keys of first packets to this connection id.
 fn initial_keys(to: &[u8]) -> Keys {
     let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
-    let SupportedCipherSuite::Tls13(suite) = suite else {
-        panic!("a suite of TLS 1.3");
-    };
+    let suite = suite.tls13().expect("a suite of TLS 1.3");
     suite
         .quic_suite()
         .unwrap()
@@ -243,7 +243,10 @@ impl Raw {
             header: protection,
             packet: key,
         } = &self.keys(kind)?.remote;
-        let sample = packet.get(at + 4..)?.get(..protection.sample_len())?.to_vec();
+        let sample = packet
+            .get(at + 4..)?
+            .get(..protection.sample_len())?
+            .to_vec();
         let (first, rest) = packet.split_at_mut(1);
         let number = rest.get_mut(at - 1..at + 3)?;
         protection
@@ -366,7 +369,9 @@ fn walk(frames: &[u8], mut each: impl FnMut(usize, usize, &[u8])) {
                 let (_, _) = (take(&mut rest), take(&mut rest));
                 let ranges = take(&mut rest);
                 let numbers = 1 + 2 * ranges + if kind == 3 { 3 } else { 0 };
-                (0..numbers).for_each(|_| drop(take(&mut rest)));
+                for _ in 0..numbers {
+                    take(&mut rest);
+                }
             }
             0x06 => {
                 let offset = take(&mut rest);
@@ -378,10 +383,16 @@ fn walk(frames: &[u8], mut each: impl FnMut(usize, usize, &[u8])) {
                 if kind & 4 != 0 {
                     take(&mut rest);
                 }
-                let len = if kind & 2 == 0 { rest.len() } else { take(&mut rest) };
+                let len = if kind & 2 == 0 {
+                    rest.len()
+                } else {
+                    take(&mut rest)
+                };
                 skip(&mut rest, len);
             }
-            0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => drop(take(&mut rest)),
+            0x10 | 0x12 | 0x13 | 0x14 | 0x16 | 0x17 | 0x19 => {
+                take(&mut rest);
+            }
             0x11 | 0x15 | 0x05 => {
                 let (_, _) = (take(&mut rest), take(&mut rest));
             }
