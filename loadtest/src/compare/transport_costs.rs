@@ -3,7 +3,7 @@
 
 use super::agent::{Agent, Settings};
 use super::clients::{Clients, Kind, Roll};
-use super::dialhome::Dialhome;
+use super::dialhome::{Dialhome, Running};
 use super::figures::{Figures, Goal};
 use super::happenings::Happenings;
 use super::idle::{Seen, watch};
@@ -92,7 +92,8 @@ async fn idle(
     let pids = vec![running.gateway.id()];
     let dialing = async {
         clients.open(count).await?;
-        running.sessions(count).await
+        running.sessions(count).await?;
+        are_over(&mut running, if over_quic { count } else { 0 }).await
     };
     let (dials, ()) = processor_time(pids, dialing).await?;
     clients.idle().await?;
@@ -106,6 +107,18 @@ async fn idle(
     figures.add(who, MICROS, "us/s", cpu * 1e6);
     figures.add(who, DIAL, "us", dials / count as f64 * 1e6);
     Ok(())
+}
+
+/// Checks that so many of the sessions are over QUIC.
+async fn are_over(running: &mut Running, wanted: usize) -> Result<(), Error> {
+    let status = running.admin.status().await?;
+    let sessions = &status["quic"]["sessions"];
+    if sessions == wanted {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "{sessions} sessions are over QUIC, not {wanted}"
+    )))
 }
 
 async fn deliver(
@@ -130,6 +143,7 @@ async fn deliver(
         agents.push(agent);
     }
     running.renew().await?;
+    are_over(&mut running, if over_quic { AGENTS } else { 0 }).await?;
     let happenings = Happenings::follow(setup, &own.site)?;
     let fetching = async {
         let mut updates = Vec::new();

@@ -52,7 +52,7 @@ fn every_row_can_be_measured() {
     let folder = tempfile::tempdir().expect("a folder");
     let json = folder.path().join("figures.json");
     let mut rows = ROWS.to_vec();
-    // It needs an agent that speaks QUIC.
+    // It has a test of its own, beside this one.
     rows.retain(|row| *row != "transports");
     if !has_namespaces() {
         leave_out("air");
@@ -85,6 +85,86 @@ fn every_row_can_be_measured() {
             assert!(printed.contains(what), "{what} is not in {printed}");
         }
     }
+}
+
+#[test]
+fn an_update_passes_slow_links_over_quic_and_over_tcp() {
+    if !has_namespaces() {
+        return leave_out("transports");
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let json = folder.path().join("figures.json");
+    let path = json.display().to_string();
+    let mut arguments = vec!["transports", "--rounds", "1", "--sessions", "50"];
+    arguments.extend(["--image-kib", "32", "--json", &path]);
+    let (code, printed, said) = compare(&arguments);
+    // All were confirmed, or there would be no figures.
+    assert_eq!(code, Some(0), "{printed}\n{said}");
+    let row = &read(&json)["rows"]["transports"];
+    let figures = row["figures"].as_array().expect("figures");
+    let of = |ending: &str| {
+        let found: Vec<(String, f64)> = figures
+            .iter()
+            .filter(|figure| figure["key"].as_str().expect("a key").ends_with(ending))
+            .map(|figure| {
+                let value = figure["median"]["value"].as_f64().expect("a median");
+                (figure["who"].as_str().expect("who").to_owned(), value)
+            })
+            .collect();
+        assert!(found.iter().any(|(who, _)| who.contains("QUIC")), "{row:#}");
+        assert!(found.iter().any(|(who, _)| who.contains("TCP")), "{row:#}");
+        found
+    };
+    for (who, beyond) in of(": air beyond the image") {
+        // Whatever crosses has headers.
+        assert!(beyond > 1.0, "{who}: {beyond} % in {row:#}");
+    }
+    for (who, redials) in of(": sessions more than one") {
+        assert!(!who.contains("QUIC") || redials == 0.0, "{row:#}");
+    }
+    for (_, seconds) in of(": from its end to the next ack") {
+        assert!(seconds >= 0.0, "{row:#}");
+    }
+    assert_eq!(row["goals"][0]["reached"], true, "{row:#}");
+    assert!(printed.contains("redials of all boards"), "{printed}");
+}
+
+#[test]
+fn an_interrupt_removes_the_namespaces() {
+    if !has_namespaces() {
+        return leave_out("transports");
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dialhome-loadtest"))
+        .args(["compare", "transports", "--rounds", "1"])
+        .args(["--sessions", "50", "--image-kib", "32"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the harness starts");
+    let errors = BufReader::new(child.stderr.take().expect("its errors"));
+    let mut lines = errors.lines().map_while(Result::ok);
+    assert!(
+        lines.any(|line| line.contains("clean over")),
+        "no board began"
+    );
+    let left = || {
+        let listed = Command::new("ip").args(["netns", "list"]).output();
+        let listed = listed.expect("ip was there before").stdout;
+        let ending = format!("-{}", child.id());
+        String::from_utf8_lossy(&listed)
+            .lines()
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|name| name.ends_with(&ending))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert!(left().len() > 2, "a gateway and boards: {:?}", left());
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    let rest: Vec<String> = lines.collect();
+    let ended = left();
+    let code = child.wait().expect("its end").code();
+    assert_eq!(code, Some(2), "{rest:?}");
+    assert!(ended.is_empty(), "{ended:?}");
 }
 
 #[test]
