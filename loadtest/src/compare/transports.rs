@@ -9,7 +9,7 @@ use super::dialhome::Dialhome;
 use super::figures::{Figures, Goal};
 use super::happenings::Happenings;
 use crate::Error;
-use crate::ip::{Field, GATEWAY_PORT};
+use crate::ip::{CONGESTION_CONTROL, Field, GATEWAY_PORT};
 use crate::site::{self, gateway::Gateway};
 use courses::{Course, courses, image_of};
 use journey::{Seen, Stage, travel};
@@ -71,7 +71,7 @@ pub(super) async fn measure(setup: &Setup, figures: &mut Figures) -> Result<(), 
     figures.notes.push(format!(
         "real agents in network namespaces behind TUN devices, chunks of 4 KiB, a window of {} KiB, TCP with {}; a queue before each bottleneck of one round trip and a second more; bytes of IP packets of both directions from the offer to the last acknowledgement, those lost on the air included",
         journey::WINDOW / 1024,
-        field.congestion_control()?,
+        CONGESTION_CONTROL,
     ));
     let own = Dialhome::new(legs.len(), &images).await?;
     let listen = (Ipv4Addr::UNSPECIFIED, GATEWAY_PORT).into();

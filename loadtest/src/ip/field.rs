@@ -16,6 +16,8 @@ use tappers::{Interface, Tun};
 pub const GATEWAY_PORT: u16 = 7040;
 /// Boards, most: the addresses of 10.78.0.0/16 in networks of four.
 const BOARDS_MAX: usize = 1 << 14;
+/// What TCP does about congestion: Linux's default, whatever this machine is set to.
+pub const CONGESTION_CONTROL: &str = "cubic";
 /// Longest IP packet, in bytes, as on Ethernet and by most modems.
 const MTU: usize = 1500;
 
@@ -82,12 +84,12 @@ impl Field {
         if links.len() > BOARDS_MAX {
             return Err(Error::new(format!("at most {BOARDS_MAX} boards")));
         }
-        let gateway = namespace("field")?;
+        let gateway = Namespace::new("field")?;
         let mut boards = Vec::with_capacity(links.len());
         let mut devices = Vec::with_capacity(links.len());
         let mut ways = Vec::with_capacity(links.len());
         for (number, (shape, seed)) in links.iter().enumerate() {
-            let board = namespace(&format!("board{number}"))?;
+            let board = Namespace::new(&format!("board{number}"))?;
             let near = device(&gateway, &format!("air{number}"), address(number, 1))?;
             let far = device(&board, "air", address(number, 2))?;
             boards.push(board);
@@ -127,16 +129,6 @@ impl Field {
     #[must_use]
     pub fn gateway(&self) -> &str {
         self.gateway.name()
-    }
-
-    /// What TCP does about congestion in all of the namespaces.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn congestion_control(&self) -> Result<String, Error> {
-        let file = "/proc/sys/net/ipv4/tcp_congestion_control";
-        let name = self.gateway.inside(&["cat", file])?;
-        Ok(name.trim().to_owned())
     }
 
     /// The namespace of a board, and where it dials.
@@ -201,14 +193,6 @@ impl Drop for Field {
     }
 }
 
-/// A namespace whose TCP does about congestion what Linux does by default, whatever this machine
-/// is set to.
-fn namespace(side: &str) -> Result<Namespace, Error> {
-    let namespace = Namespace::new(side)?;
-    namespace.inside(&["sysctl", "-q", "net.ipv4.tcp_congestion_control=cubic"])?;
-    Ok(namespace)
-}
-
 fn no_board() -> Error {
     Error::new("there is no such board in the field")
 }
@@ -253,6 +237,12 @@ fn device(within: &Namespace, name: &str, address: Ipv4Addr) -> Result<Tun, Erro
     ])?;
     within.ip(&["addr", "add", &format!("{address}/30"), "dev", name])?;
     within.ip(&["link", "set", name, "mtu", &mtu, "up"])?;
+    // By the route, since a namespace of its own may not choose it for all.
+    let (own, net) = (address.to_string(), u32::from(address) & !3);
+    let net = format!("{}/30", Ipv4Addr::from(net));
+    let route = ["route", "replace", &net, "dev", name, "proto", "kernel"];
+    let way = ["scope", "link", "src", &own, "congctl", CONGESTION_CONTROL];
+    within.ip(&[&route[..], &way].concat())?;
     Ok(tun)
 }
 

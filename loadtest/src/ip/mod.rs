@@ -7,5 +7,5 @@ mod field;
 mod tcp;
 mod way;
 
-pub use field::{Field, GATEWAY_PORT};
+pub use field::{CONGESTION_CONTROL, Field, GATEWAY_PORT};
 pub use way::{Count, Shape};
