@@ -4,7 +4,7 @@ use dialhome_gateway::image::container::{Head, Origin};
 use dialhome_gateway::image::sign::{Description, sign};
 use dialhome_gateway::image::source::{Format, Source};
 use dialhome_gateway::image::store::ImageStore;
-use dialhome_gateway::session::{self, Gateway};
+use dialhome_gateway::session::{self, Gateway, Listeners};
 use dialhome_gateway::store::{NewDevice, Push, Store};
 use dialhome_proto::manifest::TrialBudget;
 use ed25519_dalek::SigningKey;
@@ -32,8 +32,17 @@ fn agent_program() -> std::path::PathBuf {
     beside
 }
 
+/// As `[agent] quic` of the board: over TCP and over QUIC.
+const TRANSPORTS: [&str; 2] = ["off", "only"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
+    for quic in TRANSPORTS {
+        delivered(quic).await;
+    }
+}
+
+async fn delivered(quic: &str) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter("debug")
         .try_init();
@@ -42,8 +51,15 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
     let store = Store::open(&data).unwrap();
     let images = Arc::new(ImageStore::open(&data).unwrap());
     let key = SigningKey::from_bytes(&[7; 32]);
-    let listener = session::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = listener.local_addr().unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listeners = Listeners {
+        tcp: session::bind(any).unwrap(),
+        quic: Some(session::bind_quic(any).unwrap()),
+    };
+    let address = match (quic, &listeners.quic) {
+        ("only", Some(udp)) => udp.local_addr().unwrap(),
+        _ => listeners.tcp.local_addr().unwrap(),
+    };
     let provisioned = store
         .add_device(NewDevice {
             id: "board-1".into(),
@@ -63,8 +79,9 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
     std::fs::write(
         &config,
         format!(
-            "id = \"board-1\"\nproduct = \"lamp\"\nkey = \"{}\"\ngateways = [\"{address}\"]\npins = []\n\n[trust]\nepoch = 1\nthreshold = 1\nkeys = [\"{}\"]\n\n[reconnect]\nfirst_ms = 20\nmax_ms = 1000\n",
+            "id = \"board-1\"\nproduct = \"lamp\"\nkey = \"{}\"\ngateways = [\"{address}\"]\npins = [\"{}\"]\n\n[trust]\nepoch = 1\nthreshold = 1\nkeys = [\"{}\"]\n\n[agent]\nquic = \"{quic}\"\n\n[reconnect]\nfirst_ms = 20\nmax_ms = 1000\n",
             hex(&*provisioned.key),
+            store.quic_pin(),
             hex(key.verifying_key().as_bytes()),
         ),
     )
@@ -112,7 +129,7 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
         .unwrap();
     let gateway = Gateway::new(store.clone(), images).unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(session::serve(gateway, listener, async {
+    let serving = tokio::spawn(session::serve(gateway, listeners, async {
         let _ = stopped.await;
     }));
     let state = folder.path().join("state");
@@ -147,6 +164,9 @@ async fn a_push_to_a_real_agent_ends_confirmed_on_the_bytes_that_were_signed() {
     let doc = store.update_doc(update).await.unwrap();
     assert_eq!(doc.state, "confirmed", "{doc:?}");
     assert_eq!(std::fs::read(state.join("current")).unwrap(), image);
+    let device = store.device_doc("board-1").await.unwrap();
+    let transport = if quic == "only" { "quic" } else { "tcp" };
+    assert_eq!(device.transport.as_deref(), Some(transport));
     let _ = stop.send(());
     serving.await.unwrap().unwrap();
 }

@@ -8,7 +8,13 @@ mod support;
 use dialhome_gateway::demo::relay::{Cut, Faults};
 use std::path::Path;
 use std::time::Duration;
-use support::{Bench, PATIENCE, PRODUCT, random_bytes};
+use support::datagrams::{self, Datagrams};
+use support::line::Line;
+use support::{Bench, PATIENCE, PRODUCT, Transport, random_bytes};
+
+support::over_both! {
+    a_silent_drop_during_a_transfer_is_noticed_and_survived,
+}
 
 /// Debian package `firmware-microbit-micropython`.
 const MICROPYTHON: &str = "/usr/share/firmware-microbit-micropython/firmware.hex";
@@ -204,9 +210,8 @@ async fn stalled_split_and_merged_segments_change_nothing() {
 
 /// A mapping that vanishes without a word: the board finds out by its pings, dials
 /// again, and goes on from what it has.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_silent_drop_during_a_transfer_is_noticed_and_survived() {
-    let mut bench = Bench::start().await;
+async fn a_silent_drop_during_a_transfer_is_noticed_and_survived(transport: Transport) {
+    let mut bench = Bench::start_over(transport).await;
     let bytes = random_bytes(4, 400_000);
     let image = bench.image("1.0", &bytes).await;
     bench
@@ -255,5 +260,51 @@ async fn flipped_bits_in_both_directions_end_sessions_and_write_nothing_wrong() 
     assert_eq!(bench.relay("noisy").armed(), 0, "not every bit was flipped");
     assert!(update["sessions"].as_u64().unwrap() >= 4, "{update}");
     let current = bench.path().join("boards/noisy/state/current");
+    assert!(std::fs::read(current).unwrap() == bytes);
+}
+
+/// Over QUIC none of it ends the session, and no byte of the image is sent twice: what is lost or damaged is sent
+/// again below, and a new port of the board is its next address.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn datagrams_lost_doubled_late_and_damaged_and_new_ports_change_nothing() {
+    let seed = number("SEED", 6);
+    eprintln!("SEED={seed}");
+    let mut bench = Bench::start_over(Transport::Quic).await;
+    let bytes = random_bytes(seed, 600_000);
+    let image = bench.image("1.0", &bytes).await;
+    let faults = datagrams::Faults {
+        seed,
+        dropped: 30,
+        doubled: 30,
+        late: 50,
+        damaged: 20,
+        rate: None,
+    };
+    let line = Line::Quic(Datagrams::start(bench.site.listen(), faults).await);
+    let settings = board(32_768, 4_126);
+    bench.add_board_behind("torn", line, &settings).await;
+    bench.start_agent("torn");
+    bench.online("torn").await;
+    for number in 1..=5 {
+        use dialhome_gateway::demo::relay::{Action, Direction};
+        let relay = bench.relay("torn");
+        relay.arm(
+            Direction::ToBoard,
+            number * 100_000,
+            Action::Cut(Cut::Reset),
+        );
+    }
+    let update = bench.push("torn", &image.name, &[]).await.confirmed();
+    let marred = bench.relay("torn").quic().marred();
+    eprintln!("{marred:?}");
+    assert_eq!(bench.relay("torn").armed(), 0, "not every port was changed");
+    assert!(marred.rebound >= 5, "{marred:?}");
+    for count in [marred.dropped, marred.doubled, marred.late, marred.damaged] {
+        assert!(count > 0, "{marred:?}");
+    }
+    assert_eq!(update["sent"], bytes.len(), "{update}");
+    assert_eq!(update["resent"], 0, "{update}");
+    assert_eq!(update["sessions"], 2, "{update}");
+    let current = bench.path().join("boards/torn/state/current");
     assert!(std::fs::read(current).unwrap() == bytes);
 }

@@ -6,7 +6,12 @@ mod support;
 use dialhome_gateway::demo::relay::Faults;
 use dialhome_gateway::demo::site::Outcome;
 use serde_json::Value;
-use support::{BOARD, Bench, PRODUCT, Pushed, random_bytes};
+use support::{BOARD, Bench, PRODUCT, Pushed, Transport, random_bytes};
+
+support::over_both! {
+    what_only_the_board_knows_is_declined_with_its_reason,
+    a_board_that_trusts_others_declines_by_name,
+}
 
 /// The board's answer, as the operator gets it: exit code 1 and a sentence.
 #[track_caller]
@@ -38,14 +43,11 @@ fn refused(outcome: &Outcome, code: &str, words: &[&str]) {
 
 /// Changes one line of the board's own configuration: what the record does not know of.
 async fn reconfigure(bench: &mut Bench, id: &str, from: &str, to: &str) {
-    bench.kill_agent(id).await;
-    bench.offline(id).await;
     let config = bench.path().join("boards").join(id).join("agent.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     assert!(text.contains(from), "no `{from}` in {text}");
-    std::fs::write(&config, text.replacen(from, to, 1)).unwrap();
-    bench.start_agent(id);
-    bench.online(id).await;
+    let change = || std::fs::write(&config, text.replacen(from, to, 1)).unwrap();
+    bench.restart_agent_after(id, change).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,9 +113,8 @@ async fn what_the_record_tells_is_refused_at_the_push() {
     assert_eq!(device["update"], Value::Null, "{device}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_only_the_board_knows_is_declined_with_its_reason() {
-    let mut bench = Bench::start().await;
+async fn what_only_the_board_knows_is_declined_with_its_reason(transport: Transport) {
+    let mut bench = Bench::start_over(transport).await;
     let small = BOARD.replace("window = 32768", "window = 32768\nslot_size = 50000");
     bench.board("board", Faults::default(), &small).await;
     let good = bench
@@ -222,9 +223,8 @@ async fn what_only_the_board_knows_is_declined_with_its_reason() {
     assert_eq!(bench.installed("board").as_deref(), Some(&*image.bytes));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_board_that_trusts_others_declines_by_name() {
-    let mut bench = Bench::start().await;
+async fn a_board_that_trusts_others_declines_by_name(transport: Transport) {
+    let mut bench = Bench::start_over(transport).await;
     let key = bench.path().join("other.key").to_str().unwrap().to_owned();
     bench.json(&["key", "generate", "--out", &key]).await;
     let config = bench
@@ -281,14 +281,12 @@ async fn a_board_that_trusts_others_declines_by_name() {
     declined(bench.push("board", &image.name, &[]).await, "bad_signature");
 
     // Nobody is trusted.
-    bench.kill_agent("board").await;
     let text = std::fs::read_to_string(&config).unwrap();
     let (before, rest) = text.split_once("[trust]").unwrap();
     let after = rest.split_once("\n[").map_or("", |(_, after)| after);
-    std::fs::write(&config, format!("{before}\n[{after}")).unwrap();
-    bench.offline("board").await;
-    bench.start_agent("board");
-    bench.online("board").await;
+    let nobody = format!("{before}\n[{after}");
+    let change = || std::fs::write(&config, nobody).unwrap();
+    bench.restart_agent_after("board", change).await;
     declined(bench.push("board", &image.name, &[]).await, "no_trust");
     assert_eq!(bench.installed("board"), None);
 }

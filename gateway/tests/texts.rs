@@ -13,9 +13,18 @@ use dialhome_proto::id::UpdateId;
 use dialhome_proto::link::DeviceKey;
 use serde_json::Value;
 use support::peer::{Peer, hello, key_of};
-use support::{BOARD, Bench, Events, PATIENCE, random_bytes};
+use support::{BOARD, Bench, Events, PATIENCE, Transport, random_bytes};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+
+support::over_both! {
+    what_a_failed_command_printed_comes_with_the_outcome_through_cuts_and_kills,
+    parts_that_are_missing_repeated_or_nobody_s_end_no_session,
+    the_log_of_a_real_board_holds_its_own_lines_and_those_of_its_commands_and_no_key,
+    a_log_that_is_read_within_a_transfer_holds_nothing_up,
+    a_board_that_does_not_give_its_log_away_is_told_in_words,
+    parts_of_a_log_come_in_any_order_once_and_for_one_request_at_a_time,
+}
 
 /// Installs nothing: it prints 300 lines, and fails; what the old image was, it brings back.
 const FAILING: &str = r#"
@@ -32,8 +41,8 @@ command = ["sh", "-c", "test -z \"$DIALHOME_VERSION\" && exit 0; test \"$DIALHOM
 "#;
 
 /// A gateway, and the key of a board that only this test plays.
-async fn bench() -> (Bench, DeviceKey) {
-    let mut bench = Bench::start().await;
+async fn bench(transport: Transport) -> (Bench, DeviceKey) {
+    let mut bench = Bench::start_over(transport).await;
     let board = bench.add_board("board", Faults::default(), BOARD).await;
     let key = key_of(&board.config);
     (bench, key)
@@ -62,9 +71,10 @@ fn checked_output(update: &Value) {
 
 /// The output goes over a link that is cut in the middle of its parts, from an agent that is killed
 /// after the outcome, to a gateway that is killed as well.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_failed_command_printed_comes_with_the_outcome_through_cuts_and_kills() {
-    let mut bench = Bench::start().await;
+async fn what_a_failed_command_printed_comes_with_the_outcome_through_cuts_and_kills(
+    transport: Transport,
+) {
+    let mut bench = Bench::start_over(transport).await;
     let first = bench.image("1.0", &random_bytes(1, 20_000)).await;
     let second = bench.image("2.0", &random_bytes(2, 20_000)).await;
     bench.board("board", Faults::default(), FAILING).await;
@@ -149,11 +159,10 @@ async fn settled(peer: &mut Peer, sequence: u32) {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parts_that_are_missing_repeated_or_nobody_s_end_no_session() {
-    let (bench, key) = bench().await;
+async fn parts_that_are_missing_repeated_or_nobody_s_end_no_session(transport: Transport) {
+    let (bench, key) = bench(transport).await;
     let image = bench.image("1.0", &random_bytes(1, 20_000)).await;
-    let mut peer = Peer::greet(bench.site.listen(), &key).await;
+    let mut peer = Peer::greet(bench.door(), &key).await;
     let id = bench.push_no_wait("board", &image.name, &[]).await;
     let (update, _) = peer.offer().await;
     let long = "x".repeat(900);
@@ -236,9 +245,10 @@ fn refused(outcome: &Outcome, code: &str) {
     assert_eq!(outcome.json["error"]["code"], code, "{outcome:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_log_of_a_real_board_holds_its_own_lines_and_those_of_its_commands_and_no_key() {
-    let mut bench = Bench::start().await;
+async fn the_log_of_a_real_board_holds_its_own_lines_and_those_of_its_commands_and_no_key(
+    transport: Transport,
+) {
+    let mut bench = Bench::start_over(transport).await;
     let image = bench.image("1.0", &random_bytes(1, 20_000)).await;
     let settings = FAILING.replace(
         "exit 0; for i",
@@ -266,19 +276,18 @@ async fn the_log_of_a_real_board_holds_its_own_lines_and_those_of_its_commands_a
     assert!(!has(key.trim_end_matches('"')), "{lines:#?}");
     let two = bench.json(&["logs", "board", "--lines", "2"]).await;
     assert_eq!(two["lines"].as_array().unwrap().len(), 2, "{two:#}");
-    // Over a link that is cut in the middle it says so, and the next request is answered.
+    // Over a link that is cut in the middle it says so, and the next request is answered. QUIC goes on.
     let relay = bench.relay("board");
     relay.cut_after_bytes(Direction::ToGateway, 900);
     let cut = bench.run(&["logs", "board", "--lines", "1000"]).await;
     let whole = cut.json["whole"] == Value::Bool(true);
-    assert!(!whole, "{cut:?}");
+    assert_eq!(whole, transport == Transport::Quic, "{cut:?}");
     bench.online("board").await;
     bench.json(&["logs", "board"]).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_is_read_within_a_transfer_holds_nothing_up() {
-    let mut bench = Bench::start().await;
+async fn a_log_that_is_read_within_a_transfer_holds_nothing_up(transport: Transport) {
+    let mut bench = Bench::start_over(transport).await;
     let image = bench.image("1.0", &random_bytes(1, 400_000)).await;
     let faults = Faults {
         rate: Some(200_000),
@@ -300,11 +309,10 @@ async fn a_log_that_is_read_within_a_transfer_holds_nothing_up() {
     assert_eq!(update["sessions"], 2, "{update}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_board_that_does_not_give_its_log_away_is_told_in_words() {
-    let (mut bench, key) = bench().await;
+async fn a_board_that_does_not_give_its_log_away_is_told_in_words(transport: Transport) {
+    let (mut bench, key) = bench(transport).await;
     // Its Hello does not allow it: nothing is asked.
-    let mut peer = Peer::greet(bench.site.listen(), &key).await;
+    let mut peer = Peer::greet(bench.door(), &key).await;
     let refusal = ended(reading(&bench)).await;
     refused(&refusal, "log_not_allowed");
     peer.alive().await;
@@ -312,7 +320,7 @@ async fn a_board_that_does_not_give_its_log_away_is_told_in_words() {
     bench.offline("board").await;
     refused(&ended(reading(&bench)).await, "not_online");
     // It allows it, and does not know the frame.
-    let mut peer = Peer::greet_as(bench.site.listen(), &key, open_hello()).await;
+    let mut peer = Peer::greet_as(bench.door(), &key, open_hello()).await;
     let unknown = reading(&bench);
     let read = asked(&mut peer).await;
     let number = GatewayFrame::from(read).number();
@@ -325,10 +333,9 @@ async fn a_board_that_does_not_give_its_log_away_is_told_in_words() {
     refused(&silent, "log_not_allowed");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parts_of_a_log_come_in_any_order_once_and_for_one_request_at_a_time() {
-    let (bench, key) = bench().await;
-    let mut peer = Peer::greet_as(bench.site.listen(), &key, open_hello()).await;
+async fn parts_of_a_log_come_in_any_order_once_and_for_one_request_at_a_time(transport: Transport) {
+    let (bench, key) = bench(transport).await;
+    let mut peer = Peer::greet_as(bench.door(), &key, open_hello()).await;
     let first = reading(&bench);
     let read = asked(&mut peer).await;
     assert_eq!((read.lines, read.bytes), (7, 6144));

@@ -7,13 +7,24 @@ use dialhome_gateway::demo::relay::{Arrivals, Faults};
 use dialhome_gateway::demo::site::Board;
 use serde_json::Value;
 use std::path::PathBuf;
-use support::{Bench, Events, Image, PATIENCE, random_bytes};
+use support::{Bench, Events, Image, PATIENCE, Transport, random_bytes};
 use tokio::time::timeout;
 
-/// A board that installs by copying, whose commands each test names.
+support::over_both! {
+    a_failed_self_test_brings_the_old_image_back,
+    an_install_command_that_fails_says_why,
+    an_image_that_cannot_run_goes_back,
+    an_image_that_crashes_the_board_is_given_up_after_its_boots,
+    a_board_that_boots_the_old_image_is_reverted_and_never_confirmed,
+    a_gateway_that_is_away_for_less_than_the_budget_reverts_nothing,
+    after_gateway_silent_the_image_stays_staged_and_needs_no_chunk_again,
+    of_two_agents_with_one_identity_the_newest_stays_and_the_other_backs_off,
+}
+
+/// A board that installs by copying, whose commands each test names. A dial over UDP to nobody fails by its time.
 fn board(commands: &str) -> String {
     format!(
-        "[agent]\nping_s = 5\nwindow = 32768\n\n[reconnect]\nfirst_ms = 20\nmax_ms = 200\n\n{commands}"
+        "[agent]\nping_s = 5\nwindow = 32768\nconnect_ms = 2000\n\n[reconnect]\nfirst_ms = 20\nmax_ms = 200\n\n{commands}"
     )
 }
 
@@ -37,8 +48,8 @@ struct Trial {
 
 impl Trial {
     /// A board that runs a good image, confirmed.
-    async fn start(commands: &str) -> Self {
-        let mut bench = Bench::start().await;
+    async fn start(transport: Transport, commands: &str) -> Self {
+        let mut bench = Bench::start_over(transport).await;
         let board = bench
             .board("board", Faults::default(), &board(commands))
             .await;
@@ -82,13 +93,12 @@ fn reverted(update: &Value, reason: &str) {
     assert_eq!(update["reason"], reason, "{update}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_failed_self_test_brings_the_old_image_back() {
+async fn a_failed_self_test_brings_the_old_image_back(transport: Transport) {
     let test = r#"
 [self_test]
 command = ["sh", "-c", "head -c4 FOLDER/installed; echo ' of the pump does not turn'; head -c4 FOLDER/installed | grep -q GOOD"]
 "#;
-    let trial = Trial::start(&format!("{INSTALL}{test}")).await;
+    let trial = Trial::start(transport, &format!("{INSTALL}{test}")).await;
     let bad = trial
         .bench
         .image_with("2.0", &marked("EVIL", 2), &["--counter", "2"])
@@ -119,13 +129,12 @@ command = ["sh", "-c", "head -c4 FOLDER/installed; echo ' of the pump does not t
     trial.bench.push("board", &good.name, &[]).await.confirmed();
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_install_command_that_fails_says_why() {
+async fn an_install_command_that_fails_says_why(transport: Transport) {
     let install = r#"
 [install]
 command = ["sh", "-c", "if head -c4 \"$DIALHOME_IMAGE\" | grep -q GOOD; then cp \"$DIALHOME_IMAGE\" FOLDER/installed; else echo the programmer finds no chip; exit 7; fi"]
 "#;
-    let trial = Trial::start(install).await;
+    let trial = Trial::start(transport, install).await;
     let bad = trial
         .bench
         .image_with("2.0", &marked("EVIL", 2), &["--counter", "2"])
@@ -143,14 +152,13 @@ command = ["sh", "-c", "if head -c4 \"$DIALHOME_IMAGE\" | grep -q GOOD; then cp 
     trial.old_is_back().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_that_cannot_run_goes_back() {
+async fn an_image_that_cannot_run_goes_back(transport: Transport) {
     let run = r#"
 [self_test]
 command = ["FOLDER/state/current"]
 "#;
     let script = b"#!/bin/sh\nexit 0\n".to_vec();
-    let mut bench = Bench::start().await;
+    let mut bench = Bench::start_over(transport).await;
     let board = bench
         .board(
             "board",
@@ -171,13 +179,12 @@ command = ["FOLDER/state/current"]
 }
 
 /// The image kills the board in each of its boots, as a crash would.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_that_crashes_the_board_is_given_up_after_its_boots() {
+async fn an_image_that_crashes_the_board_is_given_up_after_its_boots(transport: Transport) {
     let test = r#"
 [self_test]
 command = ["sh", "-c", "head -c4 FOLDER/installed | grep -q GOOD || kill -9 $PPID"]
 "#;
-    let mut trial = Trial::start(&format!("{INSTALL}{test}")).await;
+    let mut trial = Trial::start(transport, &format!("{INSTALL}{test}")).await;
     let options = ["--counter", "2", "--trial-boots", "2"];
     let bad = trial
         .bench
@@ -196,8 +203,7 @@ command = ["sh", "-c", "head -c4 FOLDER/installed | grep -q GOOD || kill -9 $PPI
 }
 
 /// A board that writes the image, restarts, and runs the old one all the same.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_board_that_boots_the_old_image_is_reverted_and_never_confirmed() {
+async fn a_board_that_boots_the_old_image_is_reverted_and_never_confirmed(transport: Transport) {
     let commands = r#"
 [install]
 command = ["sh", "-c", "test -e FOLDER/installed || cp \"$DIALHOME_IMAGE\" FOLDER/installed"]
@@ -205,7 +211,7 @@ command = ["sh", "-c", "test -e FOLDER/installed || cp \"$DIALHOME_IMAGE\" FOLDE
 [running]
 command = ["sh", "-c", "touch FOLDER/installed.none; cat FOLDER/installed FOLDER/installed.none | sha256sum"]
 "#;
-    let trial = Trial::start(commands).await;
+    let trial = Trial::start(transport, commands).await;
     let new = trial
         .bench
         .image_with("2.0", &marked("GOOD", 2), &["--counter", "2"])
@@ -229,13 +235,12 @@ async fn activating(bench: &Bench, update: &str, events: &mut Events) {
     bench.offline("board").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_that_is_away_for_less_than_the_budget_reverts_nothing() {
+async fn a_gateway_that_is_away_for_less_than_the_budget_reverts_nothing(transport: Transport) {
     let test = r#"
 [self_test]
 command = ["sh", "-c", "head -c4 FOLDER/installed | grep -q GOOD && exit 0; touch FOLDER/testing; until test -e FOLDER/go; do sleep 0.02; done"]
 "#;
-    let mut trial = Trial::start(&format!("{INSTALL}{test}")).await;
+    let mut trial = Trial::start(transport, &format!("{INSTALL}{test}")).await;
     let options = ["--counter", "2", "--trial-dials", "200"];
     let new = trial
         .bench
@@ -249,22 +254,27 @@ command = ["sh", "-c", "head -c4 FOLDER/installed | grep -q GOOD && exit 0; touc
     trial.bench.kill_gateway().await;
     let before = trial.bench.relay("board").stats().refused;
     std::fs::write(trial.folder().join("go"), "").unwrap();
-    let refused = |stats: &dialhome_gateway::demo::relay::Stats| stats.refused >= before + 10;
+    let dials = match transport {
+        Transport::Tcp => 10,
+        Transport::Quic => 3,
+    };
+    let refused = |stats: &dialhome_gateway::demo::relay::Stats| stats.refused >= before + dials;
     timeout(PATIENCE, trial.bench.relay("board").wait_until(refused))
         .await
-        .expect("ten dials that fail");
+        .expect("dials that fail");
     trial.bench.start_gateway().await;
     trial.bench.reaches(&update, "confirmed").await;
     assert!(trial.bench.installed("board").unwrap() == new.bytes);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_gateway_silent_the_image_stays_staged_and_needs_no_chunk_again() {
+async fn after_gateway_silent_the_image_stays_staged_and_needs_no_chunk_again(
+    transport: Transport,
+) {
     let test = r#"
 [self_test]
 command = ["sh", "-c", "head -c4 FOLDER/installed | grep -q GOOD && exit 0; touch FOLDER/testing; until test -e FOLDER/go; do sleep 0.02; done"]
 "#;
-    let mut trial = Trial::start(&format!("{INSTALL}{test}")).await;
+    let mut trial = Trial::start(transport, &format!("{INSTALL}{test}")).await;
     let options = ["--counter", "2", "--trial-dials", "3"];
     let new = trial
         .bench
@@ -290,10 +300,7 @@ command = ["sh", "-c", "head -c4 FOLDER/installed | grep -q GOOD && exit 0; touc
     assert_eq!(update["sent"], 0, "{update}");
     assert!(trial.bench.installed("board").unwrap() == new.bytes);
     // A restart later it is still the new one.
-    trial.bench.kill_agent("board").await;
-    trial.bench.offline("board").await;
-    trial.bench.start_agent("board");
-    let device = trial.device().await;
+    let device = trial.bench.restart_agent("board").await;
     assert_eq!(
         component(&device)["digest"],
         new.digest.as_str(),
@@ -303,9 +310,10 @@ command = ["sh", "-c", "head -c4 FOLDER/installed | grep -q GOOD && exit 0; touc
 
 /// Two boards that were given one key: the newest has the session, the other one stays
 /// away for minutes, and a gateway that sees it again and again says so.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_agents_with_one_identity_the_newest_stays_and_the_other_backs_off() {
-    let mut bench = Bench::start().await;
+async fn of_two_agents_with_one_identity_the_newest_stays_and_the_other_backs_off(
+    transport: Transport,
+) {
+    let mut bench = Bench::start_over(transport).await;
     let first = bench.board("one", Faults::default(), &board("")).await;
     let logged = |what: &str| {
         let log = std::fs::read_to_string(bench.site.log("gateway")).unwrap();

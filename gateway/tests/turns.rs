@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 support::over_both! {
     updates_wait_for_their_turn_and_say_so_and_a_board_that_is_not_ready_gives_its_place_away,
+    a_rate_is_kept_and_every_board_gets_through,
     a_board_that_is_held_back_by_a_rate_is_not_overdue_and_its_limits_are_seen,
 }
 
@@ -148,9 +149,7 @@ async fn updates_wait_for_their_turn_and_say_so_and_a_board_that_is_not_ready_gi
         .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rate_is_kept_and_every_board_gets_through() {
-    let transport = Transport::Tcp;
+async fn a_rate_is_kept_and_every_board_gets_through(transport: Transport) {
     const RATE: u64 = 150_000;
     const SIZE: u32 = 200_000;
     let (mut bench, []) = bench::<0>(transport, &["--rate", "150K", "--network-rate", "1M"]).await;

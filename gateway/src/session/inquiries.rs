@@ -20,8 +20,8 @@ use tokio::time::timeout_at;
 
 /// Answers that wait to be taken; a board that sends more of its own accord is not heard.
 const ANSWERS_MAX: usize = 32;
-/// A Ping or a Pong as a record: length, frame number, nonce, tag.
-const PING_RECORD: u64 = (RECORD_HEADER + 2 + TAG) as u64;
+/// A Ping or a Pong as a record: length, frame number, nonce; over TCP a tag.
+const PING_RECORD: u64 = (RECORD_HEADER + 2) as u64;
 
 /// What is asked about; of each one question at a time and device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -286,6 +286,14 @@ impl Inquiry {
         checked
     }
 
+    /// Bytes of a Ping or a Pong over the transport of the session.
+    fn ping_record(&self) -> u64 {
+        match self.handle.transport() {
+            "quic" => PING_RECORD,
+            _ => PING_RECORD + TAG as u64,
+        }
+    }
+
     async fn await_pong(&mut self, nonce: u8, due: Instant, checked: &mut Checked) {
         let mut sent_at = None;
         while let Ok(Some(answer)) = timeout_at(due.into(), self.answers.recv()).await {
@@ -293,11 +301,11 @@ impl Inquiry {
                 Answer::Sent { at, in_transfer } => {
                     sent_at = Some(at);
                     checked.sent += 1;
-                    checked.bytes.0 += PING_RECORD;
+                    checked.bytes.0 += self.ping_record();
                     checked.in_transfer |= in_transfer;
                 }
                 Answer::Pong { nonce: of, at } => {
-                    checked.bytes.1 += PING_RECORD;
+                    checked.bytes.1 += self.ping_record();
                     match sent_at {
                         Some(sent_at) if of == nonce => {
                             checked.round_trips.push(at.duration_since(sent_at));

@@ -6,10 +6,6 @@
 //! ```
 //!
 //! Everything is made here and goes with the value. What an interrupted run has left goes at the next one's start.
-#![allow(
-    dead_code,
-    reason = "what boards over QUIC meet comes with their tests"
-)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
@@ -202,61 +198,15 @@ impl Network {
         self.within(&self.router, &["conntrack", "--flush"]);
     }
 
-    /// The mappings of the router towards the gateway, as conntrack shows them.
-    pub(super) fn mappings(&self) -> Vec<String> {
-        let listed = self.within(&self.router, &["conntrack", "--dump"]);
-        let ours = listed.lines().filter(|line| line.contains("dport=7040"));
-        ours.map(ToOwned::to_owned).collect()
-    }
-
     /// The router gets another address outside, and its old one is gone.
     pub(super) fn move_router(&self) {
-        let router = &self.router;
-        run(&[
-            "ip",
-            "-n",
-            router,
-            "addr",
-            "add",
-            "198.51.100.77/24",
-            "dev",
-            "outer",
-        ]);
-        run(&[
-            "ip",
-            "-n",
-            router,
-            "addr",
-            "del",
-            "198.51.100.2/24",
-            "dev",
-            "outer",
-        ]);
+        let addresses = ["198.51.100.2/24", "198.51.100.77/24"];
+        readdress(&self.router, "outer", addresses);
     }
 
     /// The board gets another address in its network, and its old one is gone.
     pub(super) fn move_board(&self) {
-        let board = &self.board;
-        run(&[
-            "ip",
-            "-n",
-            board,
-            "addr",
-            "add",
-            "192.168.7.33/24",
-            "dev",
-            "near",
-        ]);
-        run(&[
-            "ip",
-            "-n",
-            board,
-            "addr",
-            "del",
-            "192.168.7.2/24",
-            "dev",
-            "near",
-        ]);
+        readdress(&self.board, "near", ["192.168.7.2/24", "192.168.7.33/24"]);
         self.route("192.168.7.1");
     }
 
@@ -302,6 +252,12 @@ impl Drop for Network {
             remove(place);
         }
     }
+}
+
+/// The old one first: an address that is the second of its network goes with the first.
+fn readdress(place: &str, link: &str, [old, new]: [&str; 2]) {
+    run(&["ip", "-n", place, "addr", "del", old, "dev", link]);
+    run(&["ip", "-n", place, "addr", "add", new, "dev", link]);
 }
 
 /// Ends what still runs in it, and removes it.
