@@ -137,7 +137,12 @@ pub async fn serve(
             },
             incoming = next_of(door.as_ref()) => match (incoming, &mut door) {
                 (Some(incoming), Some(door)) => door.arrived(incoming),
-                _ => return Err(io::Error::other("the UDP socket is broken")),
+                _ => {
+                    // Those whose sessions it had come back over TCP, as all others do from here on.
+                    let broken = "the UDP socket for QUIC is broken, so boards dial over TCP; start the gateway again";
+                    gateway.registry.accept_faults.add(&io::Error::other(broken));
+                    door = None;
+                }
             },
             _ = look.tick() => {
                 door.as_ref().inspect(|door| door.look());
@@ -152,7 +157,7 @@ pub async fn serve(
     }
     drop(listener);
     gateway.registry.stop();
-    let _ = tokio::time::timeout(Duration::from_millis(STOP_MS), async {
+    let all_closed = tokio::time::timeout(Duration::from_millis(STOP_MS), async {
         // Parked sessions are told as well; each is a task again while it says Close. Who shakes
         // hands may end that and is told then; who says nothing is not waited for.
         while !gateway.registry.is_empty() || !tasks.is_empty() {
@@ -161,8 +166,17 @@ pub async fn serve(
         }
         tasks.close();
         tasks.wait().await;
-    })
-    .await;
+    });
+    let refusing = async {
+        match &door {
+            Some(door) => door.refuse_all().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = all_closed => {}
+        () = refusing => {}
+    }
     if let Some(door) = door {
         door.close().await;
     }

@@ -14,6 +14,7 @@ mod listener;
 mod parking;
 mod place;
 mod quic;
+mod quic_socket;
 mod quic_stream;
 mod rates;
 mod registry;

@@ -5,6 +5,7 @@
 
 use super::listener::{Shaken, keep};
 use super::place::Place;
+use super::quic_socket::{Unproven, Wary};
 use super::quic_stream::{Counted, Stream};
 use super::registry::{Handle, Registry};
 use super::run::Running;
@@ -25,8 +26,8 @@ use dialhome_proto::link::{
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime,
-    TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, Runtime as _, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -89,6 +90,7 @@ pub(super) struct Door {
     gateway: Arc<Gateway>,
     tasks: TaskTracker,
     endpoint: Endpoint,
+    unproven: Arc<Unproven>,
     pin: [u8; 32],
     config: Arc<ServerConfig>,
     /// Connections that came so far: they are given to the lanes in turn.
@@ -128,11 +130,18 @@ impl Door {
         names.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(of_ids)));
         names.min_reset_interval(RESET_EVERY);
         let runtime = Arc::new(TokioRuntime);
-        let endpoint = Endpoint::new(names, Some((*config).clone()), socket, runtime)?;
+        let unproven = Arc::<Unproven>::default();
+        let socket = Arc::new(Wary {
+            socket: runtime.wrap_udp_socket(socket)?,
+            unproven: Arc::clone(&unproven),
+        });
+        let of_server = Some((*config).clone());
+        let endpoint = Endpoint::new_with_abstract_socket(names, of_server, socket, runtime)?;
         Ok(Self {
             gateway,
             tasks,
             endpoint,
+            unproven,
             pin: key.pin(),
             config,
             next: 0,
@@ -150,6 +159,7 @@ impl Door {
         let open = self.endpoint.open_connections() as u64;
         let totals = &self.gateway.registry.quic;
         totals.connections.store(open, Ordering::Relaxed);
+        self.unproven.look();
     }
 
     /// Looks at a first packet: lets its connection in, lets it prove its address first, or refuses it.
@@ -209,6 +219,7 @@ impl Door {
         half_open: HalfOpen,
     ) {
         let gateway = Arc::clone(&self.gateway);
+        let unproven = Arc::clone(&self.unproven);
         let sessions = self.tasks.clone();
         let named = place.task();
         let number = self.next;
@@ -226,7 +237,7 @@ impl Door {
             let shaking = shake(
                 &gateway,
                 &lane.cryptography,
-                (incoming, config),
+                (incoming, config, unproven),
                 &mut accepted,
                 &mut place,
             );
@@ -264,6 +275,14 @@ impl Door {
         };
         let task = self.tasks.spawn_on(shaking, &lane);
         let _ = named.set(task.abort_handle());
+    }
+
+    /// Refuses whoever comes, for as long as it is polled: the gateway stops.
+    pub(super) async fn refuse_all(&self) {
+        while let Some(incoming) = self.next().await {
+            incoming.refuse();
+        }
+        std::future::pending().await
     }
 
     /// Closes what is left, and waits until the peers were told, at most [`CLOSE_MS`].
@@ -313,17 +332,26 @@ impl Drop for Accepted {
 async fn shake(
     gateway: &Gateway,
     cryptography: &Semaphore,
-    (incoming, config): (Incoming, Arc<ServerConfig>),
+    (incoming, config, unproven): (Incoming, Arc<ServerConfig>, Arc<Unproven>),
     accepted: &mut Accepted,
     place: &mut Place,
 ) -> Result<(Shaken, Box<Stream>), RefusedFor> {
+    let (peer, proven) = (
+        incoming.remote_address(),
+        incoming.remote_address_validated(),
+    );
     let turn = cryptography.acquire().await;
     // The agreement of keys and the signature are made here.
     let connecting = incoming
         .accept_with(config)
         .map_err(|_| RefusedFor::NoHandshake)?;
     drop(turn);
+    // Before the first answer leaves: this task has not waited since.
+    let doubt = (!proven).then(|| unproven.begins(peer));
     let connection = connecting.await.map_err(|_| RefusedFor::NoHandshake)?;
+    if let Some(doubt) = doubt {
+        doubt.proven();
+    }
     accepted.connection = Some(connection.clone());
     let lost = |_| RefusedFor::NoHandshake;
     let (mut send, mut receive) = connection.accept_bi().await.map_err(lost)?;

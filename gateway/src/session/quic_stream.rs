@@ -8,6 +8,8 @@ use super::socket::Reason;
 use crate::admin::QuicCounts;
 use crate::store::docs::QuicTrafficDoc;
 use bytes::{Buf as _, Bytes};
+use dialhome_proto::code;
+use dialhome_proto::link::quic::{DONE, closed, refused};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use std::io;
 use std::net::SocketAddr;
@@ -132,8 +134,8 @@ impl Stream {
     /// Closes the connection with the code for this reason; nothing that is still on its way is waited for.
     pub(super) fn hang_up(&self, reason: Reason) {
         let (code, name) = match reason {
-            Reason::Done => (0, "done".to_owned()),
-            Reason::Close(code) => (u32::from(code.0), code.to_string()),
+            Reason::Done => (DONE, "done".to_owned()),
+            Reason::Close(code) => (closed(code), code.to_string()),
         };
         self.connection
             .close(VarInt::from_u32(code), name.as_bytes());
@@ -147,6 +149,16 @@ impl Stream {
             met.lost_packets,
             met.lost_bytes,
         )
+    }
+}
+
+impl Drop for Stream {
+    /// Its session ended without a word, because its place went to another before it said Hello.
+    fn drop(&mut self) {
+        if self.connection.close_reason().is_none() {
+            let code = VarInt::from_u32(refused(code::Refusal::BUSY));
+            self.connection.close(code, b"busy");
+        }
     }
 }
 
