@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 
 use dialhome_gateway::demo::process::Process;
 use dialhome_gateway::demo::relay::{Direction, Faults};
-use support::{Bench, random_bytes};
+use support::{Bench, Transport, random_bytes};
 
 mod support;
 
@@ -144,6 +144,7 @@ fn agent(target: &str) -> PathBuf {
         let output = Command::new(root.join(".ci/agent"))
             .args([native(), Foreign::wanted().target.to_owned()])
             .env("CARGO_TARGET_DIR", folder)
+            .env("QUIC", "yes")
             .stdin(Stdio::null())
             .output()
             .expect(".ci/agent");
@@ -164,14 +165,22 @@ fn native() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
-/// An update of a child, then one of the agent itself over a link that breaks.
+/// An update of a child, then one of the agent itself; over TCP on a link that breaks.
 async fn takes_updates(
     bench: &mut Bench,
     id: &str,
     program: &Path,
+    over: Transport,
     start: impl Fn(&Bench, &[&str]) -> Process,
 ) {
-    let board = bench.add_board(id, Faults::default(), SETTINGS).await;
+    let board = match over {
+        Transport::Tcp => bench.add_board(id, Faults::default(), SETTINGS).await,
+        Transport::Quic => {
+            let gateway = bench.site.listen().to_string();
+            let settings = over.settings(SETTINGS);
+            bench.add_board_at(id, &gateway, &settings).await
+        }
+    };
     let path = |path: &Path| path.to_str().unwrap().to_owned();
     let (config, state) = (path(&board.config), path(&board.state));
     let _agent = start(bench, &["--config", &config, "--state", &state]);
@@ -186,7 +195,10 @@ async fn takes_updates(
     let mut second = std::fs::read(program).unwrap();
     second.extend_from_slice(b"2.0.0");
     let second = bench.image("2.0.0", &second).await;
-    bench.relay(id).cut_after_bytes(Direction::ToBoard, 400_000);
+    if over == Transport::Tcp {
+        let relay = bench.relay(id).tcp();
+        relay.cut_after_bytes(Direction::ToBoard, 400_000);
+    }
     bench.push(id, &second.name, &[]).await.confirmed();
     assert_eq!(
         std::fs::read(board.current().unwrap()).unwrap(),
@@ -196,14 +208,18 @@ async fn takes_updates(
     let agent = &device["components"][0];
     assert_eq!(agent["digest"], second.digest.as_str(), "{device}");
     assert_eq!(agent["digest_from"], "booted", "{device}");
+    let name = match over {
+        Transport::Tcp => "tcp",
+        Transport::Quic => "quic",
+    };
+    assert_eq!(device["transport"], name, "{device}");
 }
 
-#[tokio::test]
-async fn the_agent_for_this_processor_stays_small() {
+async fn native_stays_small(over: Transport) {
     let program = agent(&native());
     let mut bench = Bench::start().await;
     let id = "native-1";
-    takes_updates(&mut bench, id, &program, |bench, args| {
+    takes_updates(&mut bench, id, &program, over, |bench, args| {
         Process::spawn(id, &program, args, &bench.site.log(id)).unwrap()
     })
     .await;
@@ -213,19 +229,28 @@ async fn the_agent_for_this_processor_stays_small() {
     let each: Vec<u64> = words.filter_map(|word| word.parse().ok()).collect();
     assert_eq!(each.len(), 2, "{noted}");
     let kib: u64 = each.iter().sum();
-    eprintln!("at most {each:?} KiB resident, agent and launcher");
+    eprintln!("over {over:?}: at most {each:?} KiB resident, agent and launcher");
     assert!(kib < RESIDENT_MAX, "{noted}");
 }
 
 #[tokio::test]
-async fn the_agent_for_another_processor_takes_updates() {
+async fn the_agent_for_this_processor_stays_small() {
+    native_stays_small(Transport::Tcp).await;
+}
+
+#[tokio::test]
+async fn the_agent_for_this_processor_stays_small_over_quic() {
+    native_stays_small(Transport::Quic).await;
+}
+
+async fn foreign_takes_updates(over: Transport) {
     let foreign = Foreign::wanted();
     let program = agent(foreign.target);
     let mut bench = Bench::start().await;
     let script = bench.path().join("as-board");
     std::fs::write(&script, foreign.script()).unwrap();
     let id = "foreign-1";
-    takes_updates(&mut bench, id, &program, |bench, args| {
+    takes_updates(&mut bench, id, &program, over, |bench, args| {
         // As its own root: a table of executables belongs to root of the namespace.
         let cpu = format!("QEMU_CPU={}", foreign.processor);
         let before = ["--user", "--map-root-user", "--mount", "env", &cpu, "sh"];
@@ -235,4 +260,14 @@ async fn the_agent_for_another_processor_takes_updates() {
         Process::spawn(id, Path::new("unshare"), args, &bench.site.log(id)).unwrap()
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_agent_for_another_processor_takes_updates() {
+    foreign_takes_updates(Transport::Tcp).await;
+}
+
+#[tokio::test]
+async fn the_agent_for_another_processor_takes_updates_over_quic() {
+    foreign_takes_updates(Transport::Quic).await;
 }

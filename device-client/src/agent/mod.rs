@@ -13,6 +13,8 @@ mod networks;
 #[cfg(all(test, feature = "quic"))]
 mod quic_gateway;
 #[cfg(feature = "quic")]
+mod quic_link;
+#[cfg(feature = "quic")]
 mod quic_pins;
 pub mod rng_system;
 pub mod run;

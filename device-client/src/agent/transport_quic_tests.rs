@@ -1,7 +1,8 @@
 use super::*;
 use crate::agent::quic_gateway::{Gateway, LONG, Quirks, Served};
-use quinn_proto::TransportErrorCode;
-use std::{format, vec};
+use dialhome_proto::link::quic::DONE;
+use quinn_proto::{TransportErrorCode, VarInt};
+use std::{format, net::UdpSocket, vec};
 
 fn transport(pin: [u8; 32]) -> QuicTransport {
     QuicTransport::new(&[[9; 32], pin], Duration::ZERO, Signals::none().unwrap()).unwrap()
