@@ -9,7 +9,11 @@ mod support;
 use dialhome_gateway::demo::relay::{Action, Direction, Faults};
 use serde_json::Value;
 use std::time::Duration;
-use support::{BOARD, Bench, random_bytes};
+use support::{BOARD, Bench, Transport, random_bytes};
+
+support::over_both! {
+    an_update_cut_or_killed_at_every_step_ends_confirmed_and_runs,
+}
 
 #[derive(Clone, Copy, Debug)]
 enum Blow {
@@ -18,30 +22,55 @@ enum Blow {
     Gateway,
 }
 
+const BLOWS: [Blow; 3] = [Blow::Cut, Blow::Agent, Blow::Gateway];
+
 /// Offer, chunk, Activate, handshake, Welcome, Confirm and Settled are 650 bytes and some;
 /// Accept, acks, reports, handshake and Hello are more.
-fn places() -> impl Iterator<Item = (Direction, u64, Blow)> {
+fn places(transport: Transport) -> Vec<(Direction, u64, Blow)> {
     let step = std::env::var("STEP").map_or(55, |text| text.parse().expect("STEP is a number"));
+    if transport == Transport::Quic {
+        return places_of_datagrams(step);
+    }
     [(Direction::ToBoard, 750), (Direction::ToGateway, 850)]
         .into_iter()
         .flat_map(move |(direction, end)| {
-            (1..end).step_by(step).flat_map(move |at| {
-                [Blow::Cut, Blow::Agent, Blow::Gateway].map(|blow| (direction, at, blow))
-            })
+            (1..end)
+                .step_by(step)
+                .flat_map(move |at| BLOWS.map(|blow| (direction, at, blow)))
         })
+        .collect()
+}
+
+/// Fewer, and each gets one of the blows. The handshake after the restart has datagrams of 1,200 bytes. It outlives
+/// neither a new port nor another gateway (RFC 9000 section 9): the board waits its 30 s for the answer then, so that
+/// one such blow has to do.
+fn places_of_datagrams(step: usize) -> Vec<(Direction, u64, Blow)> {
+    let handshakes = [
+        (Direction::ToBoard, 600..2_600),
+        (Direction::ToGateway, 600..2_900),
+    ];
+    let mut places = vec![(Direction::ToBoard, 1_500, Blow::Gateway)];
+    for (direction, handshake) in handshakes {
+        let after = handshake.end..handshake.end + 400;
+        let around = (1..handshake.start).chain(after).step_by(2 * step);
+        let blows = around.zip(BLOWS.into_iter().cycle());
+        places.extend(blows.map(|(at, blow)| (direction, at, blow)));
+        let within = handshake.step_by(10 * step);
+        places.extend(within.map(|at| (direction, at, Blow::Agent)));
+    }
+    places
 }
 
 /// Holds the mapping for longer than any test: only the blow ends it.
 const HELD: Duration = Duration::from_secs(3600);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_update_cut_or_killed_at_every_step_ends_confirmed_and_runs() {
-    let mut bench = Bench::start().await;
+async fn an_update_cut_or_killed_at_every_step_ends_confirmed_and_runs(transport: Transport) {
+    let mut bench = Bench::start_over(transport).await;
     let settings = BOARD.replace("max_ms = 200", "max_ms = 50");
     bench.board("board", Faults::default(), &settings).await;
     let current = bench.path().join("boards/board/state/current");
     let mut struck = 0;
-    for (number, (direction, at, blow)) in (1..).zip(places()) {
+    for (number, (direction, at, blow)) in (1..).zip(places(transport)) {
         let place = format!("{direction:?} {at} {blow:?}");
         let counter = number.to_string();
         let options = ["--counter", &counter, "--trial-dials", "1000"];
@@ -76,10 +105,7 @@ async fn an_update_cut_or_killed_at_every_step_ends_confirmed_and_runs() {
         bench.reaches(&update, "confirmed").await;
         assert!(std::fs::read(&current).unwrap() == image.bytes, "{place}");
         assert!(bench.installed("board").unwrap() == image.bytes, "{place}");
-        bench.kill_agent("board").await;
-        bench.offline("board").await;
-        bench.start_agent("board");
-        let device = bench.online("board").await;
+        let device = bench.restart_agent("board").await;
         let component = &device["components"][0];
         assert_eq!(
             component["digest"],
@@ -88,6 +114,7 @@ async fn an_update_cut_or_killed_at_every_step_ends_confirmed_and_runs() {
         );
         assert_eq!(component["trial"], Value::Null, "{place}: {device}");
     }
-    assert!(struck > 40, "only {struck} blows fell");
+    let most = places(transport).len();
+    assert!(struck > most / 2, "only {struck} of {most} blows fell");
     eprintln!("{struck} blows");
 }

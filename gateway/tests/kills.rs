@@ -11,13 +11,28 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use std::time::Duration;
-use support::{Bench, Events, Image, random_bytes};
+use support::{Bench, Events, Image, Transport, random_bytes};
+
+support::over_both! {
+    a_gateway_killed_during_50_transfers_loses_no_command_and_no_outcome,
+    an_agent_killed_at_any_instant_is_never_confirmed_over_a_revert,
+    both_killed_again_and_again_still_end_confirmed,
+}
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| {
         text.parse()
             .unwrap_or_else(|_| panic!("{variable}={text} is no number"))
     })
+}
+
+/// Those over QUIC are some of the same: a board hears later there that its gateway has been killed.
+fn rounds(transport: Transport) -> u64 {
+    let rounds = number("ROUNDS", 10);
+    match transport {
+        Transport::Tcp => rounds,
+        Transport::Quic => rounds.div_ceil(3),
+    }
 }
 
 fn random() -> StdRng {
@@ -82,11 +97,12 @@ async fn acknowledged(cli: Cli, id: String, image: String) -> String {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gateway_killed_during_50_transfers_loses_no_command_and_no_outcome() {
+async fn a_gateway_killed_during_50_transfers_loses_no_command_and_no_outcome(
+    transport: Transport,
+) {
     let mut random = random();
-    let rounds = number("ROUNDS", 10);
-    let mut bench = Bench::start().await;
+    let rounds = rounds(transport);
+    let mut bench = Bench::start_over(transport).await;
     let boards: Vec<String> = (1..=5).map(|board| format!("board-{board}")).collect();
     for board in &boards {
         bench.board(board, Faults::default(), SETTINGS).await;
@@ -157,11 +173,10 @@ impl Pair {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_killed_at_any_instant_is_never_confirmed_over_a_revert() {
+async fn an_agent_killed_at_any_instant_is_never_confirmed_over_a_revert(transport: Transport) {
     let mut random = random();
-    let rounds = number("ROUNDS", 10);
-    let mut bench = Bench::start().await;
+    let rounds = rounds(transport);
+    let mut bench = Bench::start_over(transport).await;
     bench.board("board", Faults::default(), SETTINGS).await;
     let mut old: Option<Image> = None;
     let points = [
@@ -201,10 +216,7 @@ async fn an_agent_killed_at_any_instant_is_never_confirmed_over_a_revert() {
             .await;
         pair.check(&bench);
         // What it is after one more boot is what it said.
-        bench.kill_agent("board").await;
-        bench.offline("board").await;
-        bench.start_agent("board");
-        let device = bench.online("board").await;
+        let device = bench.restart_agent("board").await;
         let component = &device["components"][0];
         assert_eq!(component["trial"], Value::Null, "{device}");
         let current = std::fs::read(bench.path().join("boards/board/state/current")).ok();
@@ -228,12 +240,11 @@ async fn an_agent_killed_at_any_instant_is_never_confirmed_over_a_revert() {
 }
 
 /// Both at once, as in a storm: in the end everything is what the operator wanted.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn both_killed_again_and_again_still_end_confirmed() {
+async fn both_killed_again_and_again_still_end_confirmed(transport: Transport) {
     let mut random = random();
-    let mut bench = Bench::start().await;
+    let mut bench = Bench::start_over(transport).await;
     bench.board("board", Faults::default(), SETTINGS).await;
-    for round in 1..=number("ROUNDS", 10).div_ceil(2) {
+    for round in 1..=rounds(transport).div_ceil(2) {
         let image = image(&bench, round, false).await;
         let update = bench.push_no_wait("board", &image.name, &[]).await;
         for _ in 0..5 {
