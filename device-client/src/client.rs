@@ -4,6 +4,9 @@
 //! called again; it never waits. How the caller waits, in a blocking `poll(2)`, a
 //! `wfi` or an async executor, is the caller's.
 
+mod running;
+
+use self::running::{ask, running};
 use crate::boot::{Activation, Boot, BootError, Restart, Running};
 use crate::crypto::{Ed25519, HandshakeFault, Initiator, SoftAead};
 use crate::journal::Journal;
@@ -14,17 +17,16 @@ use crate::saying::{Saying, next_part};
 use crate::slot::{Slot, SlotError};
 use crate::transport::Transport;
 use dialhome_proto::clipped;
-use dialhome_proto::code::{BootReason, ByeReason, Reason, SelfTest};
+use dialhome_proto::code::{ByeReason, Reason, SelfTest};
 use dialhome_proto::device::{
-    BootAction, CELL_LEN, COMPONENTS, Cell, Cells, ComponentConfig, Config, DialFault, FRAME_MAX,
-    GATEWAY_LISTS, GatewayList, KeyUse, Keys, LinkState, Machine, ROTATION, Work,
+    BootAction, CELL_LEN, COMPONENTS, Cell, Cells, Config, DialFault, FRAME_MAX, GATEWAY_LISTS,
+    GatewayList, KeyUse, Keys, LinkState, Machine, ROTATION, Work,
 };
 use dialhome_proto::limits::{BOARD_RECORD_MAX, HANDSHAKE_MS, NETWORK_MAX, RECORD_HEADER, TAG};
 use dialhome_proto::link::{DeviceKey, FIRST_FLIGHT_LEN, Records, record_len};
 use dialhome_proto::statement::GatewaysStatement;
 use dialhome_proto::time::Millis;
 use dialhome_proto::trust::TrustSet;
-use heapless::Vec;
 #[cfg(feature = "quic")]
 use {
     crate::crypto::Prover,
@@ -768,14 +770,6 @@ const READ_LEN: usize = if cfg!(feature = "agent") {
     256
 };
 
-/// Asks what runs; what was found before stays where that cannot be told.
-#[inline(never)]
-fn ask(boot: &mut impl Boot, component: u8, size: Option<u32>, found: &mut Running) {
-    if let Ok(running) = boot.running(component, size) {
-        *found = running;
-    }
-}
-
 /// What a dial without an answer means.
 const fn no_answer(link_up: bool) -> DialFault {
     if link_up {
@@ -802,44 +796,4 @@ fn key_in_force(cells: &Cells, provisioned: &DeviceKey, which: KeyUse) -> Device
     };
     let stored = stored.filter(|_| ROTATION);
     DeviceKey::new(*stored.unwrap_or(provisioned.bytes()))
-}
-
-/// What runs of each component, and whether the board restarts.
-fn running<B: Boot>(
-    boot: &mut B,
-    components: &[ComponentConfig],
-    cells: &Cells,
-) -> (Vec<Running, COMPONENTS>, bool) {
-    let mut all = Vec::new();
-    let mut restart = false;
-    for (place, config) in components.iter().enumerate() {
-        let trial = cells.trial_image(config.component);
-        let known = Machine::known_size(cells, place);
-        let size = trial.map(|image| image.size).or(known);
-        let mut found = Running::UNKNOWN;
-        ask(boot, config.component, size, &mut found);
-        let returned = found.boot_reason == BootReason::REVERT;
-        match trial {
-            // Another image runs than the one on trial, and may have another size.
-            Some(image) if found.digest != image.sha256 && known != size => {
-                ask(boot, config.component, known, &mut found);
-            }
-            // An image on trial of which the journal knows nothing: nobody could say any more
-            // of which update it is, or judge it. A return of which nobody knows is forgotten,
-            // or the next update would take it for its own.
-            None if found.on_trial || found.unfinished || returned => {
-                let reverted = boot.revert(config.component);
-                // A board that says so again right after it went back would restart for ever.
-                restart |= reverted == Ok(Restart::Needed) && !returned;
-                found = Running::UNKNOWN;
-                ask(boot, config.component, size, &mut found);
-            }
-            _ => {}
-        }
-        if all.push(found).is_err() {
-            break;
-        }
-    }
-    let restarting = restart && boot.restart(BootReason::REVERT).is_ok();
-    (all, restarting)
 }
