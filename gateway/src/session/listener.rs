@@ -94,8 +94,9 @@ pub async fn serve(
         quic,
     } = listeners.into();
     let tasks = TaskTracker::new();
-    let open = |socket| Door::open(Arc::clone(&gateway), tasks.clone(), socket);
-    let mut door = quic.map(open).transpose()?;
+    let open =
+        |socket: &UdpSocket| Door::open(Arc::clone(&gateway), tasks.clone(), socket.try_clone()?);
+    let mut door = quic.as_ref().map(open).transpose()?;
     // The connections are not for this runtime, which would be told of each and told to forget it.
     #[expect(
         deprecated,
@@ -138,14 +139,21 @@ pub async fn serve(
             incoming = next_of(door.as_ref()) => match (incoming, &mut door) {
                 (Some(incoming), Some(door)) => door.arrived(incoming),
                 _ => {
-                    // Those whose sessions it had come back over TCP, as all others do from here on.
-                    let broken = "the UDP socket for QUIC is broken, so boards dial over TCP; start the gateway again";
+                    // Those whose sessions it had come back; it is opened anew at the next look.
+                    let broken = "the UDP socket for QUIC is broken, and with it the sessions over QUIC";
                     gateway.registry.accept_faults.add(&io::Error::other(broken));
                     door = None;
                 }
             },
             _ = look.tick() => {
-                door.as_ref().inspect(|door| door.look());
+                match (&door, &quic) {
+                    (Some(door), _) => door.look(),
+                    (None, Some(socket)) => {
+                        // What is wrong with it was said; those over TCP go on.
+                        door = open(socket).ok();
+                    }
+                    (None, None) => {}
+                }
                 gateway.registry.turns.look(clock());
                 looks = looks.wrapping_add(1);
                 if looks.is_multiple_of(FORGET_EVERY) {
@@ -235,7 +243,7 @@ fn accept(
             gateway.registry.busy_retry_s(),
         );
     }
-    let mut place = match gateway.registry.places.take(peer.ip()) {
+    let mut place = match gateway.registry.places.take(peer.ip(), true) {
         Ok(place) => place,
         Err(reason) => {
             gateway.registry.count_refused(reason);

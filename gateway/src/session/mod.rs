@@ -14,8 +14,6 @@ mod listener;
 mod parking;
 mod place;
 mod quic;
-mod quic_socket;
-mod quic_stream;
 mod rates;
 mod registry;
 mod run;

@@ -30,8 +30,9 @@ struct Inner {
 /// Since when a peer owes bytes, and the number of its connection.
 type Since = (Millis, u64);
 
-/// Connections whose peers owe bytes, who is silent for longest first, and their tasks.
-type Silent = BTreeMap<Since, Task>;
+/// Connections whose peers owe bytes, who is silent for longest first, their tasks, and whether each has an
+/// open file of its own.
+type Silent = BTreeMap<Since, (Task, bool)>;
 
 #[derive(Debug, Default)]
 struct Network {
@@ -48,6 +49,15 @@ impl Network {
         [&self.strangers, &self.shaken]
             .into_iter()
             .filter_map(|silent| silent.first_key_value())
+            .map(|(since, _)| *since)
+            .min()
+    }
+
+    /// The same of those that have an open file.
+    fn oldest_with_file(&self) -> Option<Since> {
+        [&self.strangers, &self.shaken]
+            .into_iter()
+            .filter_map(|silent| silent.iter().find(|(_, (_, has_file))| *has_file))
             .map(|(since, _)| *since)
             .min()
     }
@@ -76,7 +86,8 @@ impl Network {
     /// It owes nothing any more.
     fn spoke(&mut self, silent: Since) -> Option<Task> {
         let stranger = self.strangers.remove(&silent);
-        stranger.or_else(|| self.shaken.remove(&silent))
+        let known = stranger.or_else(|| self.shaken.remove(&silent));
+        known.map(|(task, _)| task)
     }
 }
 
@@ -85,7 +96,8 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection from `peer`, whose first bytes are awaited.
+    /// A place for a connection from `peer`, whose first bytes are awaited, and which has an open file of its
+    /// own or shares the one of QUIC.
     ///
     /// Where none is free, a silent connection goes for it: the oldest of the same network,
     /// or of the one with most places, after [`SILENT_GRACE_MS`]. At once, before its first
@@ -94,7 +106,11 @@ impl Places {
     ///
     /// # Errors
     /// Why the connection is to be refused.
-    pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, RefusedFor> {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        peer: IpAddr,
+        has_file: bool,
+    ) -> Result<Place, RefusedFor> {
         let network = network_of(peer);
         let now = clock();
         let mut inner = self.inner();
@@ -130,13 +146,14 @@ impl Places {
         let own = inner.networks.entry(network).or_default();
         own.taken += 1;
         let silent = (now, id);
-        own.strangers.insert(silent, Arc::clone(&task));
+        own.strangers.insert(silent, (Arc::clone(&task), has_file));
         drop(inner);
         Ok(Place {
             places: Arc::clone(self),
             network,
             silent,
             task,
+            has_file,
         })
     }
 
@@ -146,13 +163,13 @@ impl Places {
         (inner.taken, inner.evicted)
     }
 
-    /// Ends the connection that has been silent for longest: something is used up that all share.
+    /// Ends the connection with an open file that has been silent for longest: files are used up.
     pub(super) fn make_room(&self) -> bool {
         let mut inner = self.inner();
         let oldest = inner
             .networks
             .values_mut()
-            .filter_map(|network| Some((network.oldest()?, network)))
+            .filter_map(|network| Some((network.oldest_with_file()?, network)))
             .min_by_key(|(oldest, _)| *oldest);
         let freed = oldest.is_some_and(|(silent, network)| network.evict(silent));
         inner.evicted += u64::from(freed);
@@ -183,6 +200,7 @@ pub(super) struct Place {
     network: IpAddr,
     silent: Since,
     task: Task,
+    has_file: bool,
 }
 
 impl Place {
@@ -214,7 +232,7 @@ impl Place {
             } else {
                 &mut own.strangers
             };
-            silent.insert(self.silent, Arc::clone(&self.task));
+            silent.insert(self.silent, (Arc::clone(&self.task), self.has_file));
         }
     }
 }
@@ -252,7 +270,7 @@ mod tests {
     use super::*;
 
     fn take(places: &Arc<Places>, from: &str) -> Result<Place, RefusedFor> {
-        places.take(from.parse().unwrap())
+        places.take(from.parse().unwrap(), true)
     }
 
     #[test]
@@ -330,9 +348,12 @@ mod tests {
     fn who_is_silent_for_longest_goes_first_whoever_came_first() {
         let mut network = Network::default();
         let task = Task::default;
-        network.shaken.insert((Millis(9), 0), task());
-        network.shaken.insert((Millis(5), 3), task());
-        network.strangers.insert((Millis(7), 1), task());
+        network.shaken.insert((Millis(9), 0), (task(), false));
+        network.shaken.insert((Millis(5), 3), (task(), true));
+        network.strangers.insert((Millis(7), 1), (task(), true));
+        network.strangers.insert((Millis(4), 2), (task(), false));
+        assert_eq!(network.oldest_with_file(), Some((Millis(5), 3)));
+        assert!(network.evict((Millis(4), 2)));
         let later = Millis(5 + SILENT_GRACE_MS);
         assert_eq!(network.yields(later, false), Some((Millis(5), 3)));
         assert_eq!(network.yields(later, true), Some((Millis(7), 1)));

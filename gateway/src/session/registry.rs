@@ -5,7 +5,7 @@ use super::inquiries::{Inquiries, Inquiry, NotAsked, Topic};
 use super::limits::Limits;
 use super::parking::Name;
 use super::place::Places;
-use super::quic_stream::{Path, QuicTotals};
+use super::quic::stream::{Path, QuicTotals};
 use super::rates::Rates;
 use super::turns::Turns;
 use super::unreadable::Unreadable;

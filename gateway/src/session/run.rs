@@ -51,6 +51,11 @@ pub(super) struct Busy {
 }
 
 impl Busy {
+    /// What waits to be written.
+    fn unwritten(&self) -> &[u8] {
+        self.tx.get(self.tx_sent..).unwrap_or(&[])
+    }
+
     /// Room for one more record of a transfer: in a buffer from the pool, which does not double when it
     /// is full, but gets what it can ever hold: a batch that has left, one that waits and this record.
     pub(super) fn make_room(&mut self, buffers: &Buffers, record: usize) {
@@ -160,23 +165,25 @@ impl Running {
             if self.is_idle() && self.socket.parks() {
                 return None;
             }
-            let sending = self
-                .busy
-                .as_ref()
-                .is_some_and(|busy| busy.tx_sent < busy.tx.len());
             // A board whose answers pile up unread is not heard until it reads.
             let hearing = self.unwritten() < 2 * BATCH_MAX;
             let most = Duration::from_millis(self.deadline().since(clock()));
             let (socket, handle) = (&mut self.socket, &self.handle);
+            let rest = self.busy.as_ref().map_or(&[][..], |busy| busy.unwritten());
             let something = poll_fn(|context| {
-                if let Poll::Ready(ready) = socket.poll_ready(context, hearing, sending) {
+                if let Poll::Ready(ready) = socket.poll_ready(context, hearing, rest) {
                     return Poll::Ready(ready);
                 }
-                handle.poll_changed(context).map(Ok)
+                handle.poll_changed(context).map(|()| Ok(0))
             });
-            tokio::select! {
-                ready = something => if ready.is_err() { return Some(End::Lost) },
-                () = tokio::time::sleep(most) => {}
+            let written = tokio::select! {
+                written = something => written,
+                () = tokio::time::sleep(most) => Ok(0),
+            };
+            match written {
+                Ok(0) => {}
+                Ok(len) => self.has_written(len),
+                Err(_) => return Some(End::Lost),
             }
         }
     }
@@ -305,8 +312,9 @@ impl Running {
             return;
         };
         let totals = &self.gateway.registry.quic;
-        if let Some(before) = known.note(totals, now, packets, bytes) {
-            tracing::info!(device = %self.key.device, %before, %now, "the board goes on from another address");
+        if let Some(moved) = known.note(totals, now, packets, bytes) {
+            let (before, times) = (moved.before, moved.times);
+            tracing::info!(device = %self.key.device, %before, %now, times, "the board goes on from another address");
         }
     }
 
@@ -464,6 +472,15 @@ impl Running {
         self.busy
             .as_ref()
             .map_or(0, |busy| busy.tx.len() - busy.tx_sent)
+    }
+
+    /// So much of what waits was written while the session waited for room.
+    fn has_written(&mut self, len: usize) {
+        if let Some(busy) = &mut self.busy {
+            busy.tx_sent += len;
+            busy.stalled = None;
+        }
+        self.gateway.store.air(&self.key.device, len as u64, 0);
     }
 
     /// Writes what waits, as far as the connection takes it; true where it took some.

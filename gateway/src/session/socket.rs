@@ -4,7 +4,7 @@
 //! runtime keeps of one that waits is 256 bytes, and a parked one needs none of it. A stream has a connection
 //! that must be driven at any time, so its session keeps its task.
 
-use super::quic_stream::Stream;
+use super::quic::stream::Stream;
 use dialhome_proto::code::CloseCode;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -40,8 +40,9 @@ impl Socket {
         !matches!(self, Self::Quic(_))
     }
 
-    /// Ready where there is something to read, if that is wanted, or room to write, if that is; the task is
-    /// woken otherwise. Must be called within a runtime.
+    /// Ready where there is something to read, if that is wanted, or room to write where there is a `rest`; how
+    /// much of it was written at once, which only QUIC does. The task is woken otherwise. Must be called within
+    /// a runtime.
     ///
     /// # Errors
     /// The connection is broken.
@@ -49,20 +50,22 @@ impl Socket {
         &mut self,
         context: &mut Context<'_>,
         hearing: bool,
-        sending: bool,
-    ) -> Poll<io::Result<()>> {
+        rest: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.enter();
         match self {
             Self::Live(stream) => {
                 if hearing && let Poll::Ready(ready) = stream.poll_read_ready(context) {
-                    return Poll::Ready(ready);
+                    return Poll::Ready(ready.map(|()| 0));
                 }
-                if sending && let Poll::Ready(ready) = stream.poll_write_ready(context) {
-                    return Poll::Ready(ready);
+                if !rest.is_empty()
+                    && let Poll::Ready(ready) = stream.poll_write_ready(context)
+                {
+                    return Poll::Ready(ready.map(|()| 0));
                 }
                 Poll::Pending
             }
-            Self::Quic(stream) => stream.poll_ready(context, hearing, sending),
+            Self::Quic(stream) => stream.poll_ready(context, hearing, rest),
             Self::Parked(_) | Self::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }

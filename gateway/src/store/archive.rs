@@ -135,6 +135,12 @@ impl Store {
         let backup = staged.facts.clone();
         // Boards of the backup know its key; one that was made before there was QUIC has none.
         let quic_key = staged.quic_key()?;
+        if let Some(key) = &quic_key {
+            // All that can fail of it is done before anything has changed.
+            key.stage(&self.0.data)
+                .map_err(|error| key_fault(&self.0.data, &error))?;
+        }
+        let adopted = quic_key.is_some();
         let (memory, seal, data) = (
             Arc::clone(&self.0.memory),
             Arc::clone(&self.0.seal),
@@ -146,6 +152,10 @@ impl Store {
             .alone(move |db| {
                 let starts = staged.continue_numbers(db)?;
                 copy_database(&staged.database()?, db)?;
+                if adopted && let Err(error) = QuicKey::adopt(&data) {
+                    // The boards are restored: that their key is not would only keep them from QUIC.
+                    tracing::error!(%error, "the backup's quic.key was not put in place; restore again for it");
+                }
                 memory.load(db, &seal, &data.join(SECRET_KEY))?;
                 memory.generation.fetch_max(starts << 32, Ordering::AcqRel);
                 Ok(RestoreReport {
@@ -155,16 +165,17 @@ impl Store {
             })
             .await??;
         if let Some(key) = quic_key {
-            // After the swap: a gateway that is killed here has the boards, and the restore is repeated.
-            let path = self.0.data.join(QUIC_KEY);
-            key.store(&self.0.data).map_err(|error| StoreError::Io {
-                action: "cannot write",
-                path,
-                detail: error.to_string(),
-            })?;
             *super::memory::lock(&self.0.quic_key) = key;
         }
         Ok(report)
+    }
+}
+
+fn key_fault(dir: &Path, error: &io::Error) -> StoreError {
+    StoreError::Io {
+        action: "cannot read or write",
+        path: dir.join(QUIC_KEY),
+        detail: error.to_string(),
     }
 }
 
@@ -239,8 +250,10 @@ impl Staged {
 
     /// The key that its boards know the gateway by over QUIC, where the backup has one.
     fn quic_key(&self) -> Result<Option<QuicKey>, StoreError> {
-        let Ok(seed) = fs::read(self.dir.0.join(QUIC_KEY)).map(zeroize::Zeroizing::new) else {
-            return Ok(None);
+        let seed = match fs::read(self.dir.0.join(QUIC_KEY)) {
+            Ok(seed) => zeroize::Zeroizing::new(seed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(key_fault(&self.dir.0, &error)),
         };
         let wrong = || StoreError::invalid("bad_backup", "the backup's quic.key is no key");
         QuicKey::from_bytes(&seed).ok_or_else(wrong).map(Some)

@@ -19,6 +19,9 @@ use super::seal::{random_key, write_secret};
 /// Name of the key in the data directory.
 pub(crate) const QUIC_KEY: &str = "quic.key";
 
+/// Name of a key that a restore is about to put in its place.
+const STAGED: &str = "quic.key.restored";
+
 /// The gateway's key.
 #[derive(Clone)]
 pub(crate) struct QuicKey {
@@ -35,6 +38,11 @@ impl std::fmt::Debug for QuicKey {
 impl QuicKey {
     /// Reads the key of the data directory, or makes it where there is none.
     pub(crate) fn open(data: &Path) -> Result<Self, StoreError> {
+        if std::fs::remove_file(data.join(STAGED)).is_ok() {
+            tracing::warn!(
+                "a restore was broken off before its end: repeat it where `dialhome device list` does not show the backup's boards, or boards dial over TCP alone"
+            );
+        }
         let path = data.join(QUIC_KEY);
         let fault = |action, error: std::io::Error| match error.kind() {
             ErrorKind::StorageFull => StoreError::DiskFull { path: data.into() },
@@ -80,9 +88,15 @@ impl QuicKey {
         self.key.as_bytes()
     }
 
-    /// Puts this key in place of the directory's own.
-    pub(crate) fn store(&self, data: &Path) -> std::io::Result<()> {
-        write_secret(data, QUIC_KEY, self.key.as_bytes())
+    /// Writes this key beside the directory's own, durably; [`Self::adopt`] puts it in its place.
+    pub(crate) fn stage(&self, data: &Path) -> std::io::Result<()> {
+        write_secret(data, STAGED, self.key.as_bytes())
+    }
+
+    /// Puts the key that was staged in place of the directory's own.
+    pub(crate) fn adopt(data: &Path) -> std::io::Result<()> {
+        std::fs::rename(data.join(STAGED), data.join(QUIC_KEY))?;
+        File::open(data)?.sync_all()
     }
 
     /// SHA-256 of the SubjectPublicKeyInfo.

@@ -3,8 +3,8 @@
 //! A session asks what is there and what there is room for, without waiting, and waits for both at once;
 //! quinn knows reads and writes that wait. So one chunk that was read stays here until the session takes it.
 
-use super::registry::Registry;
-use super::socket::Reason;
+use super::super::registry::Registry;
+use super::super::socket::Reason;
 use crate::admin::QuicCounts;
 use crate::store::docs::QuicTrafficDoc;
 use bytes::{Buf as _, Bytes};
@@ -17,13 +17,14 @@ use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// Most that is taken out of the connection at a time, in bytes: the window of the stream.
 const READ_MAX: usize = 8 * 1024;
 
 /// Both directions, and the connection that they are of.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(in crate::session) struct Stream {
     connection: Connection,
     send: SendStream,
     receive: RecvStream,
@@ -35,7 +36,7 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) const fn new(
+    pub(in crate::session) const fn new(
         connection: Connection,
         send: SendStream,
         receive: RecvStream,
@@ -66,30 +67,33 @@ impl Stream {
             .map_err(Into::into)
     }
 
-    /// Ready where there is something to read, if that is wanted, or room to write, if that is.
+    /// Ready where there is something to read, if that is wanted, or where some of `rest` could be written: how
+    /// much was. quinn has no other way to ask for room.
     ///
     /// # Errors
     /// The connection is broken.
-    pub(super) fn poll_ready(
+    pub(in crate::session) fn poll_ready(
         &mut self,
         context: &mut Context<'_>,
         hearing: bool,
-        sending: bool,
-    ) -> Poll<io::Result<()>> {
+        rest: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if hearing && let Poll::Ready(ready) = self.poll_readable(context) {
-            return Poll::Ready(ready);
+            return Poll::Ready(ready.map(|()| 0));
         }
-        if sending && let Poll::Ready(ready) = Pin::new(&mut self.send).poll_write(context, &[]) {
-            return Poll::Ready(ready.map(drop).map_err(Into::into));
+        if rest.is_empty() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        Pin::new(&mut self.send)
+            .poll_write(context, rest)
+            .map_err(Into::into)
     }
 
     /// Reads what is there.
     ///
     /// # Errors
     /// `WouldBlock` where nothing is there, otherwise the connection is broken.
-    pub(super) fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+    pub(in crate::session) fn try_read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self.poll_readable(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(ready) => ready?,
             Poll::Pending => return Err(io::ErrorKind::WouldBlock.into()),
@@ -109,7 +113,7 @@ impl Stream {
     ///
     /// # Errors
     /// `WouldBlock` where there is none, otherwise the connection is broken.
-    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(in crate::session) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut context = Context::from_waker(Waker::noop());
         match Pin::new(&mut self.send).poll_write(&mut context, bytes) {
             Poll::Ready(written) => written.map_err(Into::into),
@@ -121,7 +125,7 @@ impl Stream {
     ///
     /// # Errors
     /// The connection is broken, or the board reads no more.
-    pub(super) async fn say_last(&mut self, rest: &[u8]) -> io::Result<()> {
+    pub(in crate::session) async fn say_last(&mut self, rest: &[u8]) -> io::Result<()> {
         self.send.write_all(rest).await?;
         self.send.finish().map_err(quinn::WriteError::from)?;
         match self.send.stopped().await {
@@ -132,7 +136,7 @@ impl Stream {
     }
 
     /// Closes the connection with the code for this reason; nothing that is still on its way is waited for.
-    pub(super) fn hang_up(&self, reason: Reason) {
+    pub(in crate::session) fn hang_up(&mut self, reason: Reason) {
         let (code, name) = match reason {
             Reason::Done => (DONE, "done".to_owned()),
             Reason::Close(code) => (closed(code), code.to_string()),
@@ -142,7 +146,7 @@ impl Stream {
     }
 
     /// Where the board is now, and packets and bytes that were lost so far.
-    pub(super) fn path(&self) -> (SocketAddr, u64, u64) {
+    pub(in crate::session) fn path(&self) -> (SocketAddr, u64, u64) {
         let met = self.connection.stats().path;
         (
             self.connection.remote_address(),
@@ -164,7 +168,7 @@ impl Drop for Stream {
 
 /// What a session over QUIC has met so far.
 #[derive(Debug)]
-pub(super) struct Path(Mutex<Met>);
+pub(in crate::session) struct Path(Mutex<Met>);
 
 #[derive(Debug)]
 struct Met {
@@ -172,15 +176,32 @@ struct Met {
     lost_packets: u64,
     lost_bytes: u64,
     address_changes: u32,
+    /// When a change was last said in the log, and changes since.
+    said: Option<Instant>,
+    unsaid: u32,
+}
+
+/// Changes of address are said in the log at most so often; they are counted always.
+const SAY_EVERY: Duration = Duration::from_secs(60);
+
+/// Changes of address that are to be said.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::session) struct Moved {
+    /// Where the board was before the last of them.
+    pub(in crate::session) before: SocketAddr,
+    /// How many there were since this was said last.
+    pub(in crate::session) times: u32,
 }
 
 impl Path {
-    pub(super) const fn new(peer: SocketAddr) -> Self {
+    pub(in crate::session) const fn new(peer: SocketAddr) -> Self {
         Self(Mutex::new(Met {
             now: peer,
             lost_packets: 0,
             lost_bytes: 0,
             address_changes: 0,
+            said: None,
+            unsaid: 0,
         }))
     }
 
@@ -189,12 +210,12 @@ impl Path {
     }
 
     /// Where the board is now, as far as is known.
-    pub(super) fn now(&self) -> SocketAddr {
+    pub(in crate::session) fn now(&self) -> SocketAddr {
         self.met().now
     }
 
     /// For the operator.
-    pub(super) fn doc(&self) -> QuicTrafficDoc {
+    pub(in crate::session) fn doc(&self) -> QuicTrafficDoc {
         let met = self.met();
         QuicTrafficDoc {
             lost_packets: met.lost_packets,
@@ -203,14 +224,15 @@ impl Path {
         }
     }
 
-    /// Notes where the board is and what its connection has lost by now; where it was, if that is another place.
-    pub(super) fn note(
+    /// Notes where the board is and what its connection has lost by now; what is to be said of
+    /// its changes of address.
+    pub(in crate::session) fn note(
         &self,
         totals: &QuicTotals,
         now: SocketAddr,
         lost_packets: u64,
         lost_bytes: u64,
-    ) -> Option<SocketAddr> {
+    ) -> Option<Moved> {
         let mut met = self.met();
         let packets = lost_packets.saturating_sub(met.lost_packets);
         let bytes = lost_bytes.saturating_sub(met.lost_bytes);
@@ -219,20 +241,27 @@ impl Path {
         met.lost_packets += packets;
         met.lost_bytes += bytes;
         let before = std::mem::replace(&mut met.now, now);
-        (before != now).then(|| {
-            met.address_changes += 1;
-            totals.address_changes.fetch_add(1, Ordering::Relaxed);
-            before
-        })
+        if before == now {
+            return None;
+        }
+        met.address_changes += 1;
+        met.unsaid += 1;
+        totals.address_changes.fetch_add(1, Ordering::Relaxed);
+        if met.said.is_some_and(|said| said.elapsed() < SAY_EVERY) {
+            return None;
+        }
+        met.said = Some(Instant::now());
+        let times = std::mem::take(&mut met.unsaid);
+        Some(Moved { before, times })
     }
 }
 
 /// One of the sessions over QUIC.
 #[derive(Debug)]
-pub(super) struct Counted(Arc<Registry>);
+pub(in crate::session) struct Counted(Arc<Registry>);
 
 impl Counted {
-    pub(super) fn new(registry: Arc<Registry>) -> Self {
+    pub(in crate::session) fn new(registry: Arc<Registry>) -> Self {
         registry.quic.sessions.fetch_add(1, Ordering::Relaxed);
         Self(registry)
     }
@@ -246,17 +275,17 @@ impl Drop for Counted {
 
 /// What is open over QUIC, and what all its connections met since the start.
 #[derive(Debug, Default)]
-pub(super) struct QuicTotals {
-    pub(super) sessions: AtomicU64,
-    pub(super) connections: AtomicU64,
-    pub(super) retries: AtomicU64,
+pub(in crate::session) struct QuicTotals {
+    pub(in crate::session) sessions: AtomicU64,
+    pub(in crate::session) connections: AtomicU64,
+    pub(in crate::session) retries: AtomicU64,
     lost_packets: AtomicU64,
     lost_bytes: AtomicU64,
     address_changes: AtomicU64,
 }
 
 impl QuicTotals {
-    pub(super) fn counts(&self) -> QuicCounts {
+    pub(in crate::session) fn counts(&self) -> QuicCounts {
         let load = |number: &AtomicU64| number.load(Ordering::Relaxed);
         QuicCounts {
             sessions: load(&self.sessions),
@@ -279,12 +308,19 @@ mod tests {
         let at = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
         let path = Path::new(at(1));
         assert_eq!(path.note(&totals, at(1), 2, 2_400), None);
-        assert_eq!(path.note(&totals, at(2), 5, 6_000), Some(at(1)));
+        let moved = Moved {
+            before: at(1),
+            times: 1,
+        };
+        assert_eq!(path.note(&totals, at(2), 5, 6_000), Some(moved));
+        assert_eq!(path.note(&totals, at(2), 5, 6_000), None);
+        // Whoever goes to and fro does not fill the log.
+        assert_eq!(path.note(&totals, at(1), 5, 6_000), None);
         assert_eq!(path.note(&totals, at(2), 5, 6_000), None);
         assert_eq!(path.now(), at(2));
         let counts = totals.counts();
         assert_eq!((counts.lost_packets, counts.lost_bytes), (5, 6_000));
-        assert_eq!(counts.address_changes, 1);
-        assert_eq!(path.doc().address_changes, 1);
+        assert_eq!(counts.address_changes, 3);
+        assert_eq!(path.doc().address_changes, 3);
     }
 }

@@ -3,10 +3,14 @@
 //!
 //! One socket and one endpoint serve all lanes; each connection is driven on the runtime of its session's lane.
 
+mod socket;
+pub(super) mod stream;
+mod unproven;
+
+pub use socket::bind_quic;
+
 use super::listener::{Shaken, keep};
-use super::place::Place;
-use super::quic_socket::{Unproven, Wary};
-use super::quic_stream::{Counted, Stream};
+use super::place::{Place, network_of};
 use super::registry::{Handle, Registry};
 use super::run::Running;
 use super::socket::Socket;
@@ -14,6 +18,7 @@ use super::{CLOSE_MS, Gateway, HANDSHAKES_MAX, HANDSHAKES_PER_MINUTE, RETRY_AFTE
 use crate::admin::RefusedFor;
 use crate::store::QuicKey;
 use aws_lc_rs::hmac;
+use dashmap::DashMap;
 use dialhome_proto::code;
 use dialhome_proto::gateway::Session;
 use dialhome_proto::limits::HANDSHAKE_MS;
@@ -26,25 +31,30 @@ use dialhome_proto::link::{
 };
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, Runtime as _, ServerConfig,
-    TokioRuntime, TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
 };
-use quinn_proto::HashedConnectionIdGenerator;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::AlwaysResolvesServerRawPublicKeys;
+use socket::{Canonical, Numbered};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use stream::{Counted, Stream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use unproven::{Unproven, Wary};
 
 /// Half-open connections above which an address must prove itself (Retry) before anything is kept of it.
 pub(super) const RETRY_ABOVE: usize = 64;
 /// Connections that have no session, those that are being closed included.
 pub(super) const WITHOUT_SESSION_MAX: usize = 2 * HANDSHAKES_MAX;
+/// Connections of one network that proved their address and then got no session, within [`FAILED_PERIOD`]: what
+/// is being closed is kept for a while, for longer where the peer asks for it, and one network must not have all.
+pub(super) const FAILED_OF_NETWORK_MAX: u32 = 1_024;
+const FAILED_PERIOD: Duration = Duration::from_secs(60);
 /// First packets that wait to be looked at; the next are not answered, and sent again.
 const INCOMING_MAX: usize = 1_024;
 /// Datagrams that follow a first packet and wait with it: for one connection, and in all, in bytes.
@@ -59,31 +69,8 @@ const CRYPTO_BUFFER: usize = 4 * 1024;
 /// After so much silence QUIC itself gives a connection up: later than the longest silence that a session
 /// allows, one and a half of the longest ping interval.
 const IDLE_MS: u32 = 10 * 3_600 * 1_000;
-/// Bytes that the system is asked to keep of what came and was not read; it may give less.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 /// Least time between two answers to packets of connections that are not known.
 const RESET_EVERY: Duration = Duration::from_millis(1);
-
-/// Takes the address for boards that dial over QUIC; an IPv6 wildcard address takes IPv4 too.
-///
-/// # Errors
-/// Of the system: the address is in use, not this machine's, or not permitted.
-pub fn bind_quic(address: SocketAddr) -> io::Result<UdpSocket> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
-    if address.is_ipv6() {
-        sockopt::set_ipv6_v6only(&socket, false)?;
-    }
-    // As much as the system allows: many boards share this one.
-    let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER);
-    let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER);
-    rustix::net::bind(&socket, &address)?;
-    Ok(socket.into())
-}
 
 /// The endpoint, and what it is known by.
 pub(super) struct Door {
@@ -96,6 +83,32 @@ pub(super) struct Door {
     /// Connections that came so far: they are given to the lanes in turn.
     next: u32,
     half_open: Arc<AtomicUsize>,
+    failed: Arc<Failed>,
+}
+
+/// Connections of each network that got no session lately, and since when they are counted.
+#[derive(Debug, Default)]
+struct Failed(DashMap<IpAddr, (Instant, u32)>);
+
+impl Failed {
+    fn count(&self, peer: IpAddr) {
+        let now = Instant::now();
+        let mut entry = self.0.entry(network_of(peer)).or_insert((now, 0));
+        if now.duration_since(entry.0) > FAILED_PERIOD {
+            *entry = (now, 0);
+        }
+        entry.1 = entry.1.saturating_add(1);
+    }
+
+    fn is_too_many(&self, peer: IpAddr) -> bool {
+        self.0.get(&network_of(peer)).is_some_and(|entry| {
+            entry.1 >= FAILED_OF_NETWORK_MAX && entry.0.elapsed() <= FAILED_PERIOD
+        })
+    }
+
+    fn forget_old(&self) {
+        self.0.retain(|_, entry| entry.0.elapsed() <= FAILED_PERIOD);
+    }
 }
 
 /// One of the half-open connections.
@@ -127,12 +140,12 @@ impl Door {
         // it is gone, as a TCP connection would be reset.
         let of_ids = key.derive("quic connection ids");
         let of_ids = u64::from_be_bytes(*of_ids.first_chunk().unwrap_or(&[0; 8]));
-        names.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(of_ids)));
+        names.cid_generator(move || Box::new(Numbered::new(of_ids)));
         names.min_reset_interval(RESET_EVERY);
         let runtime = Arc::new(TokioRuntime);
         let unproven = Arc::<Unproven>::default();
         let socket = Arc::new(Wary {
-            socket: runtime.wrap_udp_socket(socket)?,
+            socket: Canonical::new(&*runtime, socket)?,
             unproven: Arc::clone(&unproven),
         });
         let of_server = Some((*config).clone());
@@ -146,6 +159,7 @@ impl Door {
             config,
             next: 0,
             half_open: Arc::default(),
+            failed: Arc::default(),
         })
     }
 
@@ -160,6 +174,7 @@ impl Door {
         let totals = &self.gateway.registry.quic;
         totals.connections.store(open, Ordering::Relaxed);
         self.unproven.look();
+        self.failed.forget_old();
     }
 
     /// Looks at a first packet: lets its connection in, lets it prove its address first, or refuses it.
@@ -177,8 +192,10 @@ impl Door {
         let peer = incoming.remote_address();
         let place = if open.saturating_sub(sessions) >= WITHOUT_SESSION_MAX as u64 {
             Err(RefusedFor::Busy)
+        } else if self.failed.is_too_many(peer.ip()) {
+            Err(RefusedFor::NetworkBusy)
         } else {
-            registry.places.take(peer.ip())
+            registry.places.take(peer.ip(), false)
         };
         let place = match place {
             Ok(place) => place,
@@ -224,12 +241,14 @@ impl Door {
         let named = place.task();
         let number = self.next;
         let lane = gateway.lanes.of(number).runtime.clone();
+        let failed = Arc::clone(&self.failed);
         let shaking = async move {
             let _half_open = half_open;
             let lane = gateway.lanes.of(number);
             let within = Duration::from_millis(HANDSHAKE_MS);
             let mut accepted = Accepted {
                 registry: Arc::clone(&gateway.registry),
+                failed,
                 connection: None,
                 in_time: true,
                 spoke: false,
@@ -296,6 +315,7 @@ impl Door {
 /// A connection while its handshake is under way, which may be broken off at any time.
 struct Accepted {
     registry: Arc<Registry>,
+    failed: Arc<Failed>,
     /// From the end of the TLS handshake on.
     connection: Option<Connection>,
     /// The time for its handshake is not over.
@@ -308,6 +328,8 @@ impl Accepted {
     /// Closes the connection, if it is not closed yet.
     fn close(&mut self, code: u32, name: &[u8]) {
         if let Some(connection) = self.connection.take() {
+            // Its address is proven: nobody is blamed for what another sends in its name.
+            self.failed.count(connection.remote_address().ip());
             connection.close(VarInt::from_u32(code), name);
         }
     }
