@@ -24,8 +24,6 @@ struct Cost {
     air: u64,
     /// Sessions that began, the one after the restart among them.
     sessions: usize,
-    /// Sessions that ended.
-    ends: usize,
 }
 
 /// A gateway, and a board behind a router.
@@ -67,7 +65,6 @@ impl Roaming {
         Cost {
             air: air.expect("bytes over the air"),
             sessions: count("\"device.online\""),
-            ends: count("\"device.offline\""),
         }
     }
 
@@ -94,7 +91,6 @@ impl Roaming {
         let cost = Cost {
             air: after.air - before.air,
             sessions: after.sessions - before.sessions,
-            ends: after.ends - before.ends,
         };
         (update, cost)
     }
