@@ -79,6 +79,9 @@ pub async fn run(options: Options) -> Result<(), CliError> {
         }
     };
     let over_quic = quic.map_or_else(|| "off".to_owned(), |quic| quic.to_string());
+    if quic.is_some_and(|quic| quic.port() != listen.port()) {
+        tracing::warn!(%listen, quic = %over_quic, "boards dial one port for TCP and QUIC: without something in front that passes UDP on to this one, none comes by QUIC");
+    }
     tracing::info!(%listen, quic = %over_quic, socket = %socket.path().display(), data = %options.data.display(), "the gateway is ready");
     let admin = Admin {
         store: store.clone(),
@@ -189,7 +192,7 @@ fn not_listening_for_quic(at: SocketAddr, quic: QuicAt, error: &std::io::Error) 
     );
     match (error.kind(), quic) {
         (std::io::ErrorKind::AddrInUse, _) => failed.hint(
-            "Another program has this UDP port: stop it, or give another one with --quic ADDR:PORT, or --quic off.",
+            "Another program has this UDP port: stop it, or give --quic off. Another port (--quic ADDR:PORT) is of use only where something in front passes it the UDP of the port that boards dial: they use one port for both.",
         ),
         (_, QuicAt::Address(_)) => {
             failed.hint("Give an address of this machine with --quic, or --quic off.")

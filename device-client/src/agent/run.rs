@@ -277,7 +277,13 @@ fn run_with<const RX: usize>(config: &Config, parts: Parts) -> Result<(), StartE
         let online = matches!(client.machine().link_state(), LinkState::Online);
         if online != was_online {
             was_online = online;
-            tracing::info!(online, "session");
+            if online {
+                tracing::info!(online, "session");
+            } else {
+                // `lost`, the gateway's own word, or none where this agent goes.
+                let last_close = client.machine().last_close();
+                tracing::info!(online, %last_close, "session");
+            }
         }
         if wake.restarting {
             // Only where it cannot start itself again: whoever started it will.

@@ -82,7 +82,7 @@ impl Admin {
         }
         .into();
         if presence.online {
-            doc.last_contact = Some(crate::store::now());
+            doc.last_contact = presence.heard.or(doc.last_contact);
             doc.transport = presence.transport.map(Into::into).or(doc.transport);
             doc.peer = presence.peer.or(doc.peer);
             doc.quic = presence.quic;

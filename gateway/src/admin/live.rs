@@ -14,6 +14,8 @@ pub struct Presence {
     pub state: &'static str,
     /// Since when.
     pub since: Option<Timestamp>,
+    /// When the board was heard last.
+    pub heard: Option<Timestamp>,
     /// `tcp` or `quic`.
     pub transport: Option<&'static str>,
     /// The board's address.

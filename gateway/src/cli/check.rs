@@ -75,8 +75,13 @@ fn describe(check: &CheckDoc) -> String {
         (
             "air bytes",
             Some(format!(
-                "{} sent, {} received, and some 52 of TCP and IP for each ping and answer",
-                check.air_bytes.sent, check.air_bytes.received
+                "{} sent, {} received, and what {} for each ping and answer",
+                check.air_bytes.sent,
+                check.air_bytes.received,
+                match check.transport.as_deref() {
+                    Some("quic") => "QUIC, UDP and IP add, some 60,",
+                    _ => "TCP and IP add, some 52,",
+                }
             )),
         ),
     ]);

@@ -99,6 +99,13 @@ impl Handle {
             .store(u64::from(ping_s) * 1000, Ordering::Relaxed);
     }
 
+    /// When the board was heard last.
+    fn heard_at(&self) -> Timestamp {
+        let quiet = clock().0.saturating_sub(self.heard.load(Ordering::Relaxed));
+        let quiet = jiff::SignedDuration::from_millis(i64::try_from(quiet).unwrap_or(i64::MAX));
+        crate::store::now().checked_sub(quiet).unwrap_or(self.since)
+    }
+
     /// Whether the board has missed its interval; the session ends when it misses half of another.
     fn is_silent(&self) -> bool {
         let quiet = clock().0.saturating_sub(self.heard.load(Ordering::Relaxed));
@@ -396,6 +403,7 @@ impl Live for Registry {
                     "online"
                 },
                 since: Some(handle.since),
+                heard: Some(handle.heard_at()),
                 transport: Some(handle.transport()),
                 peer: Some(handle.peer_now().to_string()),
                 quic: handle.path.as_ref().map(|path| path.doc()),

@@ -434,7 +434,7 @@ impl Running {
         self.board = Board::of(hello);
         let time_s = u64::try_from(crate::store::now().as_second()).unwrap_or(0);
         self.send(&Welcome { time_s, ping_s: 0 }.into())?;
-        tracing::info!(device = %self.key.device, peer = %self.handle.peer, "online");
+        tracing::info!(device = %self.key.device, peer = %self.handle.peer_now(), transport = self.handle.transport(), "online");
         // What the board restates behind its Hello is heard before anything is offered.
         self.handle.tell();
         Ok(())
@@ -572,7 +572,11 @@ impl Running {
         if !self.recorded {
             return;
         }
-        tracing::info!(device = %self.key.device, %reason, "offline");
+        if end == End::Closed(CloseCode::SUPERSEDED) {
+            tracing::info!(device = %self.key.device, peer = %self.handle.peer_now(), "a newer session has taken this one's place");
+        } else {
+            tracing::info!(device = %self.key.device, %reason, "offline");
+        }
         if let Err(fault) = self
             .gateway
             .store

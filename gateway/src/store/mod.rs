@@ -87,7 +87,7 @@ impl Store {
         let path = data.join(sqlite::DATABASE);
         let devices = sqlite::value::<i64>(&db, "SELECT count(*) FROM device", [])?.unwrap_or(0);
         let seal = Arc::new(Seal::open(data, devices == 0)?);
-        let quic_key = std::sync::Mutex::new(QuicKey::open(data)?);
+        let quic_key = std::sync::Mutex::new(QuicKey::open(data, devices == 0)?);
         let memory = Arc::new(Memory::new());
         let starts = count_start(&db)?;
         memory.generation.store(starts << 32, Ordering::Release);

@@ -37,7 +37,10 @@ impl std::fmt::Debug for QuicKey {
 
 impl QuicKey {
     /// Reads the key of the data directory, or makes it where there is none.
-    pub(crate) fn open(data: &Path) -> Result<Self, StoreError> {
+    ///
+    /// # Errors
+    /// It cannot be read, made or used.
+    pub(crate) fn open(data: &Path, is_new: bool) -> Result<Self, StoreError> {
         if std::fs::remove_file(data.join(STAGED)).is_ok() {
             tracing::warn!(
                 "a restore was broken off before its end: repeat it where `dialhome device list` does not show the backup's boards, or boards dial over TCP alone"
@@ -64,6 +67,9 @@ impl QuicKey {
                 let seed = random_key()?;
                 write_secret(data, QUIC_KEY, &*seed)
                     .map_err(|error| fault("cannot write", error))?;
+                if !is_new {
+                    tracing::warn!(file = %path.display(), "there was no key for QUIC, and a new one was made: boards that were given the pin of another dial over TCP, and not at all where they are told to use QUIC only; put the old key back from a backup, or give them the new pin");
+                }
                 Zeroizing::new(seed.to_vec())
             }
             Err(error) => return Err(fault("cannot read", error)),

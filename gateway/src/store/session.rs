@@ -256,7 +256,7 @@ impl Store {
                 for (device, air) in waiting {
                     run(
                         write.db,
-                        "UPDATE device_state SET revision = revision + 1, last_contact = ?2,
+                        "UPDATE device_state SET revision = revision + 1, last_contact = iif(?4 > 0, ?2, last_contact),
                          air_sent = air_sent + ?3, air_received = air_received + ?4 WHERE id = ?1",
                         (
                             &*device,
@@ -290,8 +290,8 @@ pub(super) fn end(
 ) -> Result<(), StoreError> {
     let ended = run(
         write.db,
-        "UPDATE device_state SET revision = revision + 1, connected = 0, disconnected_at = ?3, disconnect_reason = ?4,
-         last_contact = iif(?2 IS NULL, last_contact, ?3) WHERE id = ?1 AND connected = 1 AND (?2 IS NULL OR generation = ?2)",
+        "UPDATE device_state SET revision = revision + 1, connected = 0, disconnected_at = ?3, disconnect_reason = ?4
+         WHERE id = ?1 AND connected = 1 AND (?2 IS NULL OR generation = ?2)",
         (
             device,
             generation.map(u64::cast_signed),

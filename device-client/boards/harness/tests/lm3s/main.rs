@@ -100,8 +100,11 @@ impl Rig {
 
     /// The device's only component, once it is online.
     pub(crate) async fn component(&self) -> Value {
-        let device = self.bench.online(ID).await.unwrap();
-        device["components"][0].clone()
+        // A session is there a moment before what its Hello says is recorded.
+        let shown = self.bench.until(&["device", "show", ID], |device| {
+            device["online"] == true && !device["components"][0].is_null()
+        });
+        shown.await.unwrap()["components"][0].clone()
     }
 }
 
