@@ -139,8 +139,8 @@ mod tests {
     #[test]
     fn the_key_is_made_once_for_its_owner_only_and_its_pin_is_that_of_its_44_bytes() {
         let dir = tempfile::tempdir().unwrap();
-        let made = QuicKey::open(dir.path()).unwrap();
-        let read = QuicKey::open(dir.path()).unwrap();
+        let made = QuicKey::open(dir.path(), true).unwrap();
+        let read = QuicKey::open(dir.path(), true).unwrap();
         assert_eq!(made.pin(), read.pin());
         let mode = std::fs::metadata(dir.path().join(QUIC_KEY))
             .unwrap()
@@ -152,6 +152,6 @@ mod tests {
         assert_eq!(<[u8; 32]>::from(Sha256::digest(&spki)), read.pin());
         assert_ne!(read.derive("a"), read.derive("b"));
         std::fs::write(dir.path().join(QUIC_KEY), [7; 31]).unwrap();
-        assert!(QuicKey::open(dir.path()).is_err());
+        assert!(QuicKey::open(dir.path(), true).is_err());
     }
 }
