@@ -573,7 +573,7 @@ impl Running {
             return;
         }
         if end == End::Closed(CloseCode::SUPERSEDED) {
-            tracing::info!(device = %self.key.device, peer = %self.handle.peer_now(), "a newer session has taken this one's place");
+            tracing::info!(device = %self.key.device, peer = %self.handle.peer_now(), %reason, "a newer session has taken this one's place");
         } else {
             tracing::info!(device = %self.key.device, %reason, "offline");
         }
