@@ -269,17 +269,9 @@ fn accept(
         let within = Duration::from_millis(HANDSHAKE_MS);
         let shaking = shake(&gateway, &lane.cryptography, &mut accepted, &mut place);
         match tokio::time::timeout(within, shaking).await {
-            Ok(Ok((records, key, generation))) => {
-                let socket = accepted.take();
-                let handle = Arc::new(Handle::new(generation, peer, lane.parking.names()));
-                let session = Session::new(records, clock());
-                let named = Arc::default();
-                place.waits(Some(Arc::clone(&named)));
-                let running =
-                    Running::new(Arc::clone(&gateway), socket, session, key, handle, place);
-                // A task of its own: the session's memory is then not the handshake's too.
-                let task = sessions.spawn(running.run());
-                let _ = named.set(task.abort_handle());
+            Ok(Ok(shaken)) => {
+                let handle = Handle::new(shaken.2, peer, lane.parking.names());
+                begin(&gateway, &sessions, accepted.take(), shaken, handle, place);
             }
             Ok(Err(reason)) => {
                 // It was answered, or is worth no answer.
@@ -339,6 +331,25 @@ impl Drop for Accepted {
 
 /// Its keys, whose it is, and its generation.
 pub(super) type Shaken = (Records, Arc<KeyRecord>, u64);
+
+/// Begins the session of a connection whose handshake is done, over whichever transport, on the lane that this
+/// is called in. It is a task of its own: the session's memory is then not the handshake's too.
+pub(super) fn begin(
+    gateway: &Arc<Gateway>,
+    sessions: &TaskTracker,
+    socket: Socket,
+    (records, key, _): Shaken,
+    handle: Handle,
+    mut place: Place,
+) {
+    let session = Session::new(records, clock());
+    let named = Arc::default();
+    place.waits(Some(Arc::clone(&named)));
+    let handle = Arc::new(handle);
+    let running = Running::new(Arc::clone(gateway), socket, session, key, handle, place);
+    let task = sessions.spawn(running.run());
+    let _ = named.set(task.abort_handle());
+}
 
 async fn shake(
     gateway: &Gateway,

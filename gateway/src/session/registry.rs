@@ -17,6 +17,7 @@ use dashmap::mapref::entry::Entry;
 use dialhome_proto::code::CloseCode;
 use dialhome_proto::limits::RECONNECT_S_MAX;
 use jiff::Timestamp;
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -293,7 +294,7 @@ impl Registry {
         let Some(old) = old else { return false };
         old.close(CloseCode::SUPERSEDED);
         // A board that redials behind a new mapping takes over from itself: another address may be just that.
-        count(&self.takeovers, device, TAKEOVER_PERIOD) > TAKEOVERS_PER_HOUR
+        count(&self.takeovers, device.clone(), TAKEOVER_PERIOD) > TAKEOVERS_PER_HOUR
     }
 
     /// Closes every session, and from here on those that begin.
@@ -381,10 +382,14 @@ fn spread_s(boards: u64) -> u32 {
     u32::try_from(spread).map_or(RECONNECT_S_MAX, |spread| spread.min(RECONNECT_S_MAX / 2))
 }
 
-/// Counts one more within the running period of the device.
-fn count(counts: &DashMap<DeviceId, (Instant, u32)>, device: &DeviceId, period: Duration) -> u32 {
+/// Counts one more within the running period of the device, or whatever else it is.
+pub(super) fn count<K: Eq + Hash>(
+    counts: &DashMap<K, (Instant, u32)>,
+    of: K,
+    period: Duration,
+) -> u32 {
     let now = Instant::now();
-    let mut entry = counts.entry(device.clone()).or_insert((now, 0));
+    let mut entry = counts.entry(of).or_insert((now, 0));
     if now.duration_since(entry.0) > period {
         *entry = (now, 0);
     }

@@ -11,6 +11,22 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
+/// Starts `dialhome events --follow`: all that happened, and happens from now on. It ends with the child.
+pub(super) fn start(setup: &Setup, site: &Site) -> Result<(Child, ChildStdout), Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::of("`dialhome events`", error);
+    let mut child = program(&setup.gateway, None)
+        .arg("--socket")
+        .arg(site.data().join("admin.sock"))
+        .args(["--json", "events", "--follow", "--since", "0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| failed(&error))?;
+    let output = child.stdout.take().ok_or_else(|| failed(&"no output"))?;
+    Ok((child, output))
+}
+
 /// `dialhome events --follow`. It ends with this value.
 #[derive(Debug)]
 pub(super) struct Events {
@@ -23,17 +39,7 @@ pub(super) struct Events {
 impl Events {
     /// All that happened, and happens from now on.
     pub(super) fn follow(setup: &Setup, site: &Site) -> Result<Self, Error> {
-        let failed = |error: &dyn std::fmt::Display| Error::of("`dialhome events`", error);
-        let mut child = program(&setup.gateway, None)
-            .arg("--socket")
-            .arg(site.data().join("admin.sock"))
-            .args(["--json", "events", "--follow", "--since", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed(&error))?;
-        let output = child.stdout.take().ok_or_else(|| failed(&"no output"))?;
+        let (child, output) = start(setup, site)?;
         Ok(Self {
             _child: child,
             lines: BufReader::new(output).lines(),

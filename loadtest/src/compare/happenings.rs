@@ -1,11 +1,10 @@
 //! The gateway's events for several that wait for them at a time.
 
 use super::Setup;
-use super::clients::program;
+use super::events;
 use crate::Error;
 use crate::site::Site;
 use serde_json::Value;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -34,17 +33,7 @@ pub(super) struct Happenings {
 impl Happenings {
     /// All that happens from now on, progress included.
     pub(super) fn follow(setup: &Setup, site: &Site) -> Result<Self, Error> {
-        let failed = |error: &dyn std::fmt::Display| Error::of("`dialhome events`", error);
-        let mut child = program(&setup.gateway, None)
-            .arg("--socket")
-            .arg(site.data().join("admin.sock"))
-            .args(["--json", "events", "--follow", "--since", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| failed(&error))?;
-        let output = child.stdout.take().ok_or_else(|| failed(&"no output"))?;
+        let (child, output) = events::start(setup, site)?;
         let all = Arc::default();
         let (tell, count) = watch::channel(0);
         tokio::spawn(hear(output, Arc::clone(&all), tell));

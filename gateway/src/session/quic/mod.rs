@@ -9,10 +9,9 @@ mod unproven;
 
 pub use socket::bind_quic;
 
-use super::listener::{Shaken, keep};
+use super::listener::{Shaken, begin, keep};
 use super::place::{Place, network_of};
-use super::registry::{Handle, Registry};
-use super::run::Running;
+use super::registry::{Handle, Registry, count};
 use super::socket::Socket;
 use super::{CLOSE_MS, Gateway, HANDSHAKES_MAX, HANDSHAKES_PER_MINUTE, RETRY_AFTER_S, clock};
 use crate::admin::RefusedFor;
@@ -20,7 +19,6 @@ use crate::store::QuicKey;
 use aws_lc_rs::hmac;
 use dashmap::DashMap;
 use dialhome_proto::code;
-use dialhome_proto::gateway::Session;
 use dialhome_proto::limits::HANDSHAKE_MS;
 use dialhome_proto::link::quic::{
     ALPN, DONE, EXPORTER_LABEL, EXPORTER_LEN, NO_HANDSHAKE, PROOF_FLIGHT_LEN, PROOF_LEN,
@@ -36,7 +34,7 @@ use quinn::{
 };
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::server::AlwaysResolvesServerRawPublicKeys;
-use socket::{Canonical, Numbered};
+use socket::Numbered;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -45,7 +43,7 @@ use std::time::{Duration, Instant};
 use stream::{Counted, Stream};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use unproven::{Unproven, Wary};
+use unproven::Unproven;
 
 /// Half-open connections above which an address must prove itself (Retry) before anything is kept of it.
 pub(super) const RETRY_ABOVE: usize = 64;
@@ -92,12 +90,7 @@ struct Failed(DashMap<IpAddr, (Instant, u32)>);
 
 impl Failed {
     fn count(&self, peer: IpAddr) {
-        let now = Instant::now();
-        let mut entry = self.0.entry(network_of(peer)).or_insert((now, 0));
-        if now.duration_since(entry.0) > FAILED_PERIOD {
-            *entry = (now, 0);
-        }
-        entry.1 = entry.1.saturating_add(1);
+        count(&self.0, network_of(peer), FAILED_PERIOD);
     }
 
     fn is_too_many(&self, peer: IpAddr) -> bool {
@@ -144,10 +137,7 @@ impl Door {
         names.min_reset_interval(RESET_EVERY);
         let runtime = Arc::new(TokioRuntime);
         let unproven = Arc::<Unproven>::default();
-        let socket = Arc::new(Wary {
-            socket: Canonical::new(&*runtime, socket)?,
-            unproven: Arc::clone(&unproven),
-        });
+        let socket = socket::Socket::new(&*runtime, socket, Arc::clone(&unproven))?;
         let of_server = Some((*config).clone());
         let endpoint = Endpoint::new_with_abstract_socket(names, of_server, socket, runtime)?;
         Ok(Self {
@@ -261,22 +251,17 @@ impl Door {
                 &mut place,
             );
             match tokio::time::timeout(within, shaking).await {
-                Ok(Ok(((records, key, generation), stream))) => {
+                Ok(Ok((shaken, stream))) => {
                     accepted.connection = None;
-                    let handle = Handle::new(generation, peer, lane.parking.names()).over_quic();
-                    let session = Session::new(records, clock());
-                    let named = Arc::default();
-                    place.waits(Some(Arc::clone(&named)));
-                    let running = Running::new(
-                        Arc::clone(&gateway),
+                    let handle = Handle::new(shaken.2, peer, lane.parking.names()).over_quic();
+                    begin(
+                        &gateway,
+                        &sessions,
                         Socket::Quic(stream),
-                        session,
-                        key,
-                        Arc::new(handle),
+                        shaken,
+                        handle,
                         place,
                     );
-                    let task = sessions.spawn(running.run());
-                    let _ = named.set(task.abort_handle());
                 }
                 Ok(Err(reason)) => {
                     accepted.close(NO_HANDSHAKE, b"no_handshake");

@@ -1,5 +1,6 @@
 //! The UDP socket of all boards, and the names of their connections.
 
+use super::unproven::Unproven;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, UdpPoller};
 use quinn_proto::{ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, InvalidCid};
@@ -35,24 +36,31 @@ pub fn bind_quic(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// A socket whose peers have their IPv4 addresses as such also where it is an IPv6 one: quinn keeps what it
-/// knows of a path when an IPv4 peer comes from another port, which is most often a new mapping of a NAT.
+/// A socket whose peers have their IPv4 addresses as such also where it is an IPv6 one, because quinn keeps what
+/// it knows of a path when an IPv4 peer comes from another port, which is most often a new mapping of a NAT; and
+/// from which no more leaves than may ([`Unproven`]).
 #[derive(Debug)]
-pub(super) struct Canonical {
+pub(super) struct Socket {
     inner: Arc<dyn AsyncUdpSocket>,
     is_ipv6: bool,
+    unproven: Arc<Unproven>,
 }
 
-impl Canonical {
+impl Socket {
     /// Must be called within the runtime.
     ///
     /// # Errors
     /// Of the system.
-    pub(super) fn new(runtime: &dyn Runtime, socket: UdpSocket) -> io::Result<Arc<Self>> {
+    pub(super) fn new(
+        runtime: &dyn Runtime,
+        socket: UdpSocket,
+        unproven: Arc<Unproven>,
+    ) -> io::Result<Arc<Self>> {
         let is_ipv6 = socket.local_addr()?.is_ipv6();
         Ok(Arc::new(Self {
             inner: runtime.wrap_udp_socket(socket)?,
             is_ipv6,
+            unproven,
         }))
     }
 
@@ -65,13 +73,17 @@ impl Canonical {
     }
 }
 
-impl AsyncUdpSocket for Canonical {
+impl AsyncUdpSocket for Socket {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
         Arc::clone(&self.inner).create_io_poller()
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         let to = transmit.destination;
+        if !self.unproven.may_leave(to, transmit.contents) {
+            // As one that was lost on the way.
+            return Ok(());
+        }
         self.inner.try_send(&Transmit {
             destination: SocketAddr::new(self.own(to.ip()), to.port()),
             src_ip: transmit.src_ip.map(|ip| self.own(ip)),
@@ -92,6 +104,7 @@ impl AsyncUdpSocket for Canonical {
             for one in meta.iter_mut().take(*count) {
                 one.addr.set_ip(one.addr.ip().to_canonical());
                 one.dst_ip = one.dst_ip.map(|ip| ip.to_canonical());
+                self.unproven.came(one.addr, one.len);
             }
         }
         came

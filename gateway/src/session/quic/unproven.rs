@@ -1,19 +1,14 @@
-//! The UDP socket, and what may leave by it towards addresses that have not proven to be the peers' own.
+//! What may leave by the UDP socket towards addresses that have not proven to be the peers' own.
 //!
 //! RFC 9000 section 8.1 allows three times what came from there. quinn counts, too, but lets a whole datagram
 //! go where any of it is left (<https://github.com/quinn-rs/quinn/issues/1082>), so up to four times would
 //! leave: here the datagram that crosses three times is dropped, as one that was lost on the way. That is for
 //! datagrams of a handshake alone: whoever begins one in another board's name must not slow its session.
 
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
 use std::collections::HashMap;
-use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Least bytes of the datagram that a connection begins with; shorter ones are not looked at.
@@ -75,13 +70,18 @@ impl Unproven {
         self.count.store(budgets.len(), Ordering::Release);
     }
 
-    fn came(&self, from: SocketAddr, bytes: usize) {
+    /// So many bytes have come from there.
+    pub(super) fn came(&self, from: SocketAddr, bytes: usize) {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
         if let Some(budget) = self.budgets().get_mut(&from) {
             budget.left += FACTOR * bytes;
         }
     }
 
-    fn may_leave(&self, to: SocketAddr, datagram: &[u8]) -> bool {
+    /// Whether this datagram may leave, which then counts.
+    pub(super) fn may_leave(&self, to: SocketAddr, datagram: &[u8]) -> bool {
         if self.count.load(Ordering::Acquire) == 0 {
             return true;
         }
@@ -128,61 +128,6 @@ impl Drop for Doubt {
         }
         let count = budgets.len();
         self.unproven.count.store(count, Ordering::Release);
-    }
-}
-
-/// The socket.
-#[derive(Debug)]
-pub(super) struct Wary {
-    pub(super) socket: Arc<dyn AsyncUdpSocket>,
-    pub(super) unproven: Arc<Unproven>,
-}
-
-impl AsyncUdpSocket for Wary {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Arc::clone(&self.socket).create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let to = transmit.destination;
-        if self.unproven.may_leave(to, transmit.contents) {
-            self.socket.try_send(transmit)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn poll_recv(
-        &self,
-        context: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let came = self.socket.poll_recv(context, bufs, meta);
-        if let Poll::Ready(Ok(count)) = came
-            && self.unproven.count.load(Ordering::Acquire) > 0
-        {
-            for datagrams in meta.iter().take(count) {
-                self.unproven.came(datagrams.addr, datagrams.len);
-            }
-        }
-        came
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.socket.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.socket.may_fragment()
     }
 }
 
